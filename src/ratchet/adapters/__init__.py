@@ -1,0 +1,1 @@
+"""One stranger per outside system: they translate words and errors, and hold no rule."""

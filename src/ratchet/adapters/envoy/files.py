@@ -1,0 +1,156 @@
+"""Hand a snapshot to a running Envoy and read back what became of it.
+
+Files are replaced by a rename.  Order matters: endpoints, then clusters, then routes when
+something is added; clusters that nobody routes to any more leave last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+from ratchet.adapters.envoy.resources import (
+    Resource,
+    cluster,
+    cluster_name,
+    endpoints,
+    routes,
+    version_of_cluster,
+)
+from ratchet.core.artifact import VersionId
+from ratchet.core.errors import Rejected, Unavailable
+from ratchet.core.routing import GatewaySnapshot
+
+# Envoy takes a file in a few milliseconds; this long means that it is not there.
+APPLY_SECONDS_MAX = 5.0
+
+
+class EnvoyFiles:
+    """One Envoy: its folder of resources and its admin socket."""
+
+    def __init__(self, folder: Path, admin_socket: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._admin = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)),
+            base_url="http://envoy",
+            timeout=2.0,
+        )
+        self._known: set[VersionId] = set()
+        self._count = 0
+
+    def prepare(self) -> None:
+        """Files that let Envoy start before there is anything to serve.  Never overwrites."""
+        known = self._read("cds")
+        if known is None:
+            self._write("cds", [])
+        else:
+            # What an earlier agent told Envoy stays there until the routes have left it.
+            names = [resource["name"] for resource in json.loads(known)["resources"]]
+            self._known = {v for name in names if (v := version_of_cluster(name)) is not None}
+        if not (self._folder / "rds.json").exists():
+            self._write("rds", [routes(None)])
+
+    async def apply(self, snapshot: GatewaySnapshot) -> None:
+        """Bring the snapshot into force.
+
+        Raises `Rejected` with Envoy's own words, in which case the last good routes stay in force
+        and the files say them again; `Unavailable` when Envoy is not there.
+        """
+        before = await self._counters()
+        wanted = set(snapshot.endpoints)
+        for version in wanted:
+            self._write(
+                f"eds-{cluster_name(version)}", [endpoints(version, snapshot.endpoints[version])]
+            )
+        if wanted - self._known:
+            self._write_clusters(wanted | self._known)
+            await self._until_clusters(wanted)
+        good = self._read("rds")
+        label = f"r{snapshot.revision}.{os.getpid()}.{self._count}"
+        self._write("rds", [routes(snapshot)], label)
+        try:
+            await self._until_routes(label, before)
+        except Rejected:
+            if good is not None:
+                self._replace("rds", good)
+            raise
+        if self._known - wanted:
+            self._write_clusters(wanted)
+            for gone in self._known - wanted:
+                (self._folder / f"eds-{cluster_name(gone)}.json").unlink(missing_ok=True)
+        self._known = wanted
+
+    async def _until_clusters(self, wanted: set[VersionId]) -> None:
+        async for _ in self._looks("clusters"):
+            dump = await self._get("/config_dump?resource=dynamic_active_clusters")
+            active = {entry["cluster"]["name"] for entry in dump.get("configs", [])}
+            if {cluster_name(version) for version in wanted} <= active:
+                return
+
+    async def _until_routes(self, label: str, before: Mapping[str, int]) -> None:
+        async for _ in self._looks("routes"):
+            dump = await self._get("/config_dump?resource=dynamic_route_configs")
+            for entry in dump.get("configs", []):
+                if entry.get("version_info") == label:
+                    return
+                state = entry.get("error_state")
+                if state:
+                    await self._raise_rejection(before, str(state.get("details", "")))
+            await self._raise_rejection(before, "")
+
+    async def _raise_rejection(self, before: Mapping[str, int], details: str) -> None:
+        now = await self._counters()
+        if now.get("rejected", 0) > before.get("rejected", 0):
+            raise Rejected(f"Envoy rejected the snapshot: {details or 'see its log'}")
+
+    async def _looks(self, what: str) -> Any:
+        """Look again and again, faster first; raise when Envoy never takes it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + APPLY_SECONDS_MAX
+        pause = 0.002
+        while loop.time() < deadline:
+            yield None
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+        raise Unavailable(f"Envoy did not take new {what} within {APPLY_SECONDS_MAX:.0f} s")
+
+    async def _counters(self) -> dict[str, int]:
+        stats = await self._get("/stats?filter=rds.main.update_rejected&format=json")
+        found = [s["value"] for s in stats.get("stats", []) if "value" in s]
+        return {"rejected": sum(found)}
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        try:
+            answer = await self._admin.get(path)
+            value: dict[str, Any] = answer.json()
+        except (httpx.TransportError, json.JSONDecodeError) as error:
+            raise Unavailable(f"Envoy's admin does not answer: {error!r}") from error
+        return value
+
+    def _write_clusters(self, versions: set[VersionId]) -> None:
+        self._write("cds", [cluster(version, self._folder) for version in sorted(versions)])
+
+    def _write(self, name: str, resources: list[Resource], label: str | None = None) -> None:
+        self._count += 1
+        version = label or f"f{self._count}"
+        self._replace(name, json.dumps({"version_info": version, "resources": resources}))
+
+    def _read(self, name: str) -> str | None:
+        path = self._folder / f"{name}.json"
+        return path.read_text() if path.exists() else None
+
+    def _replace(self, name: str, content: str) -> None:
+        path = self._folder / f"{name}.json"
+        beside = path.with_suffix(f".{os.getpid()}.part")
+        beside.write_text(content)
+        beside.replace(path)
+
+    async def close(self) -> None:
+        await self._admin.aclose()

@@ -1,0 +1,44 @@
+"""Artifacts in a local folder or on S3, through obstore.
+
+A local write goes to a temporary name and is renamed; S3 refuses a second create by itself.  So
+what exists under a key is whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import from_url
+
+from ratchet.core.errors import NotFound, Unavailable
+
+
+class ObstoreObjects:
+    """`file:///folder`, `s3://bucket/prefix`, and what else obstore knows."""
+
+    def __init__(self, url: str) -> None:
+        if url.startswith("file://"):
+            Path(url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+        self._store: Any = from_url(url)
+        self._url = url
+
+    async def put(self, key: str, content: bytes) -> bool:
+        try:
+            await obstore.put_async(self._store, key, content, mode="create")
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"object store {self._url} refuses {key}: {error}") from error
+        return True
+
+    async def get(self, key: str) -> bytes:
+        try:
+            answer = await obstore.get_async(self._store, key)
+            return bytes(await answer.bytes_async())
+        except FileNotFoundError as error:
+            raise NotFound(f"object store has no {key}") from error
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"object store {self._url} does not give {key}: {error}") from error

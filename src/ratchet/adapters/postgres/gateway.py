@@ -1,0 +1,186 @@
+"""What gateways and engines are told and what they report, in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import psycopg
+
+from ratchet.adapters.postgres.codec import plan_from_json
+from ratchet.adapters.postgres.pool import STATEMENTS, Database, fetch, wait_for_notice
+from ratchet.core.artifact import VersionId
+from ratchet.core.errors import NotFound, Unavailable
+from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
+from ratchet.core.spec import Drill
+from ratchet.ports import AccessRecord, EngineReport, GatewayReport, WantedEngine
+
+# Restarts after which an engine that never became ready is given up.
+START_FAILURES_MAX = 3
+
+
+class PostgresGateway:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def snapshot(self) -> GatewaySnapshot:
+        async with self._db.transaction() as tx:
+            await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            rows = await fetch(tx, "get_gateway")
+            if not rows:
+                raise NotFound("no project is served yet")
+            row = rows[0]
+            engines = await fetch(tx, "list_engines")
+            live = await fetch(tx, "live_releases")
+        arms = tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
+        endpoints: dict[VersionId, Sequence[Endpoint]] = {arm.version: () for arm in arms}
+        for engine in engines:
+            if engine["version_id"] in endpoints and engine["port"] and engine["state"] == "ready":
+                endpoints[VersionId(engine["version_id"])] = (
+                    Endpoint("127.0.0.1", engine["port"]),
+                )
+        return GatewaySnapshot(
+            revision=row["revision"],
+            route_revision=row["route_revision"],
+            arms=arms,
+            endpoints=endpoints,
+            fallback=VersionId(live[0]["baseline"]) if live else None,
+            blind_hold_seconds=plan_from_json(live[0]["plan"]).blind_hold_seconds if live else 0.0,
+        )
+
+    async def wait(self, revision: int, seconds: float) -> None:
+        # Listening starts before the look, so that a change in between is not missed.
+        listening = asyncio.create_task(wait_for_notice(self._db.url, "gateway", seconds))
+        try:
+            await asyncio.sleep(0.02)
+            row = await self._db.one("get_gateway")
+            if row is not None and row["revision"] > revision:
+                return
+            await listening
+        except psycopg.OperationalError as error:
+            raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+        finally:
+            listening.cancel()
+
+    async def applied(self, report: GatewayReport) -> None:
+        async with self._db.transaction() as tx:
+            await fetch(
+                tx,
+                "report_gateway",
+                gateway=report.gateway,
+                revision=report.revision,
+                rejected=report.rejected,
+                now=report.at,
+            )
+            if not report.rejected:
+                await fetch(
+                    tx, "mark_applied", route_revision=report.route_revision, applied_at=report.at
+                )
+
+    async def arms(self, project: str) -> tuple[Arm, ...]:
+        row = await self._db.one("get_gateway")
+        if row is None or row["project"] != project:
+            return ()
+        return tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
+
+
+class PostgresEngines:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def _row(self, version: VersionId) -> dict[str, object] | None:
+        rows = await self._db.all("list_engines")
+        return next((row for row in rows if row["version_id"] == version), None)
+
+    async def down_seconds(self, version: VersionId, now: datetime) -> float | None:
+        row = await self._row(version)
+        if row is None or row["state"] in ("stopped", "starting"):
+            return None
+        since = row["since"]
+        assert isinstance(since, datetime)
+        return 0.0 if row["state"] == "ready" else (now - since).total_seconds()
+
+    async def failure(self, version: VersionId) -> str | None:
+        row = await self._row(version)
+        if row is None or row["state"] == "ready":
+            return None
+        restarts = row["restarts"]
+        assert isinstance(restarts, int)
+        if restarts < START_FAILURES_MAX:
+            return None
+        return f"engine failed {restarts} times: {row['because']}"
+
+    async def stop_retired(self, now: datetime) -> None:
+        await self._db.all("stop_retired_engines", now=now)
+
+    async def listing(self) -> list[WantedEngine]:
+        return [
+            WantedEngine(
+                version=VersionId(row["version_id"]),
+                wanted=row["wanted"],
+                kind=row["kind"],
+                served_name=row["served_name"],
+                base=row["base"],
+                adapter_uri=row["adapter_uri"],
+                drill=None if row["drill"] is None else Drill(**row["drill"]),
+                state=row["state"],
+                port=row["port"],
+            )
+            for row in await self._db.all("list_engines")
+        ]
+
+    async def report(self, version: VersionId, report: EngineReport, now: datetime) -> None:
+        async with self._db.transaction() as tx:
+            rows = await fetch(
+                tx,
+                "report_engine",
+                version_id=version,
+                state=report.state,
+                port=report.port,
+                because=report.because,
+                restarts=report.restarts,
+                now=now,
+            )
+            if rows:
+                await fetch(tx, "bump_gateway", project=rows[0]["project"])
+                await fetch(tx, "notify_gateway", project=rows[0]["project"])
+
+
+class PostgresRecords:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(self, records: Sequence[AccessRecord], now: datetime) -> int:
+        async with self._db.transaction() as tx:
+            gateway = await fetch(tx, "get_gateway")
+            if not gateway:
+                return 0
+            await fetch(tx, "lock_records")
+            new = 0
+            for record in records:
+                cursor = await tx.execute(
+                    STATEMENTS["add_record"], _parameters(record, gateway[0], now)
+                )
+                new += cursor.rowcount
+        return new
+
+
+def _parameters(
+    record: AccessRecord, gateway: dict[str, object], now: datetime
+) -> dict[str, object]:
+    return {
+        "request_id": record.request_id,
+        "project": gateway["project"],
+        "version_id": record.version,
+        "route_revision": record.route_revision,
+        "conversation": record.conversation,
+        "status": record.status,
+        "failed": record.failed,
+        "attempts": record.attempts,
+        "first_byte_ms": record.first_byte_ms,
+        "duration_ms": record.duration_ms,
+        "bytes_sent": record.bytes_sent,
+        "started_at": record.started_at,
+        "received_at": now,
+    }

@@ -1,0 +1,104 @@
+-- name: get_gateway
+SELECT project, revision, route_revision, arms FROM gateway ORDER BY project LIMIT 1;
+
+-- name: gateway_of
+SELECT project, revision, route_revision, arms FROM gateway WHERE project = :project FOR UPDATE;
+
+-- name: set_arms
+UPDATE gateway SET arms = :arms, revision = revision + 1, route_revision = route_revision + 1
+ WHERE project = :project
+RETURNING route_revision;
+
+-- name: bump_gateway!
+UPDATE gateway SET revision = revision + 1 WHERE project = :project;
+
+-- name: notify_gateway
+SELECT pg_notify('gateway', :project);
+
+-- name: add_weight_change!
+INSERT INTO weight_changes (project, route_revision, arms, because, committed_at)
+VALUES (:project, :route_revision, :arms, :because, clock_timestamp());
+
+-- name: list_weight_changes
+SELECT route_revision, arms, because, committed_at, applied_at FROM weight_changes
+ WHERE project = :project ORDER BY route_revision DESC LIMIT :limit;
+
+-- name: report_gateway!
+INSERT INTO gateway_reports (gateway, applied_revision, rejected, reported_at)
+VALUES (:gateway, :revision, :rejected, :now)
+ON CONFLICT (gateway) DO UPDATE SET applied_revision = EXCLUDED.applied_revision,
+       rejected = EXCLUDED.rejected, reported_at = EXCLUDED.reported_at;
+
+-- name: mark_applied!
+UPDATE weight_changes SET applied_at = :applied_at
+ WHERE route_revision <= :route_revision AND applied_at IS NULL;
+
+-- name: list_gateway_reports
+SELECT gateway, applied_revision, rejected, reported_at FROM gateway_reports ORDER BY gateway;
+
+-- name: lock_records
+-- One writer at a time, so that a lower sequence never appears after a higher one was read.
+SELECT pg_advisory_xact_lock(7203001);
+
+-- name: add_record!
+-- Settled once per request id, however often a gateway sends it.
+INSERT INTO access_records (request_id, project, version_id, route_revision, conversation, status,
+                            failed, attempts, first_byte_ms, duration_ms, bytes_sent, started_at,
+                            received_at)
+VALUES (:request_id, :project, :version_id, :route_revision, :conversation, :status, :failed,
+        :attempts, :first_byte_ms, :duration_ms, :bytes_sent, :started_at, :received_at)
+ON CONFLICT (request_id) DO NOTHING;
+
+-- name: traffic_by_version
+SELECT version_id, count(*) AS requests, count(*) FILTER (WHERE failed) AS failed,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms
+  FROM access_records WHERE project = :project AND received_at > :since
+ GROUP BY version_id;
+
+-- name: want_engine!
+INSERT INTO engines (version_id, project, wanted, drill, state, since)
+VALUES (:version_id, :project, true, :drill, 'stopped', :now)
+ON CONFLICT (version_id) DO UPDATE
+   SET wanted = true, stop_after = NULL, drill = EXCLUDED.drill;
+
+-- name: retire_engine!
+UPDATE engines SET stop_after = :stop_after WHERE version_id = :version_id;
+
+-- name: stop_retired_engines
+-- Never an engine that the gateway still routes to.
+UPDATE engines SET wanted = false
+ WHERE wanted AND stop_after IS NOT NULL AND stop_after <= :now
+   AND NOT EXISTS (SELECT 1 FROM gateway, jsonb_array_elements(gateway.arms) AS arm
+                    WHERE arm ->> 'version' = engines.version_id)
+RETURNING version_id;
+
+-- name: clear_drill!
+UPDATE engines SET drill = NULL WHERE version_id = :version_id;
+
+-- name: list_engines
+SELECT engines.*, projects.served_name, projects.engine AS kind, versions.base,
+       versions.adapter_uri
+  FROM engines
+  JOIN projects ON projects.name = engines.project
+  JOIN versions ON versions.id = engines.version_id
+ ORDER BY engines.version_id;
+
+-- name: report_engine
+UPDATE engines SET state = :state, port = :port, because = :because,
+       restarts = restarts + :restarts,
+       since = CASE WHEN state = :state THEN since ELSE :now END
+ WHERE version_id = :version_id
+RETURNING project;
+
+-- name: beat_executor!
+INSERT INTO executors (id, host, pid, pid_started, heartbeat_at)
+VALUES (:id, :host, :pid, :pid_started, :now)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = EXCLUDED.heartbeat_at;
+
+-- name: silent_executors
+SELECT id, host, pid, pid_started, heartbeat_at FROM executors
+ WHERE id <> :id AND reaped_at IS NULL;
+
+-- name: mark_reaped!
+UPDATE executors SET reaped_at = :now WHERE id = :id;

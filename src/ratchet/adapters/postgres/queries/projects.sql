@@ -1,0 +1,27 @@
+-- name: put_project
+-- Register a project, or take over what its spec says now.  The baseline is never touched here.
+INSERT INTO projects (name, served_name, base, engine, created_at)
+VALUES (:name, :served_name, :base, :engine, :now)
+ON CONFLICT (name) DO UPDATE SET served_name = EXCLUDED.served_name, engine = EXCLUDED.engine
+RETURNING name, (xmax = 0) AS created;
+
+-- name: list_projects
+SELECT name, served_name, base, engine, baseline_version, created_at FROM projects ORDER BY name;
+
+-- name: get_project
+SELECT name, served_name, base, engine, baseline_version, created_at
+  FROM projects WHERE name = :name;
+
+-- name: set_baseline!
+UPDATE projects SET baseline_version = :version WHERE name = :project;
+
+-- name: put_gateway!
+-- The first route of a project; later ones come from releases.
+INSERT INTO gateway (project, arms) VALUES (:project, :arms) ON CONFLICT (project) DO NOTHING;
+
+-- name: add_audit!
+INSERT INTO audit (at, who, what, subject, old, new, because)
+VALUES (:now, :who, :what, :subject, :old, :new, :because);
+
+-- name: list_audit
+SELECT at, who, what, subject, old, new, because FROM audit ORDER BY id DESC LIMIT :limit;

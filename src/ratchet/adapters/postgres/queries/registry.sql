@@ -1,0 +1,27 @@
+-- name: add_dataset!
+INSERT INTO datasets (id, project, uri, rows, created_at)
+VALUES (:id, :project, :uri, :rows, :now) ON CONFLICT (id) DO NOTHING;
+
+-- name: add_version!
+-- Addressed by digest: the same content registers once.
+INSERT INTO versions (id, project, base, adapter_uri, adapter_digest, dataset_id, recipe, report,
+                      run_id, created_at)
+VALUES (:id, :project, :base, :adapter_uri, :adapter_digest, :dataset_id, :recipe, :report,
+        :run_id, :now)
+ON CONFLICT DO NOTHING;
+
+-- name: get_version
+SELECT * FROM versions WHERE id = :id;
+
+-- name: version_of_run
+SELECT * FROM versions WHERE run_id = :run_id;
+
+-- name: list_versions
+SELECT * FROM versions WHERE project = :project ORDER BY created_at DESC LIMIT :limit;
+
+-- name: get_evaluation
+SELECT report FROM evaluations WHERE weights = :weights AND suite = :suite;
+
+-- name: put_evaluation!
+INSERT INTO evaluations (weights, suite, report, created_at)
+VALUES (:weights, :suite, :report, :now) ON CONFLICT (weights, suite) DO NOTHING;

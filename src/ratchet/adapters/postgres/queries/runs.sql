@@ -1,0 +1,98 @@
+-- name: add_run
+-- The same key gives the same run, so that a trigger may be sent twice.
+INSERT INTO runs (id, project, state, trigger, spec, source_dir, idempotency_key, created_at)
+VALUES (:id, :project, 'queued', :trigger, :spec, :source_dir, :key, :now)
+ON CONFLICT (project, idempotency_key) DO NOTHING
+RETURNING id;
+
+-- name: run_of_key
+SELECT id FROM runs WHERE project = :project AND idempotency_key = :key;
+
+-- name: add_stages!
+INSERT INTO stages (run_id, name, state)
+SELECT :run_id, unnest(:names::text[]), 'pending' ON CONFLICT DO NOTHING;
+
+-- name: get_run
+SELECT * FROM runs WHERE id = :id;
+
+-- name: list_runs
+SELECT * FROM runs WHERE (:project::text IS NULL OR project = :project)
+ ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: start_next_run
+-- The oldest queued run of each project that has none active.
+UPDATE runs SET state = 'running', started_at = :now
+ WHERE id IN (
+    SELECT DISTINCT ON (project) id FROM runs AS queued
+     WHERE state = 'queued'
+       AND NOT EXISTS (SELECT 1 FROM runs AS active
+                        WHERE active.project = queued.project AND active.state = 'running')
+     ORDER BY project, created_at, id)
+RETURNING id;
+
+-- name: active_runs
+SELECT id FROM runs WHERE state = 'running' ORDER BY created_at;
+
+-- name: move_run
+UPDATE runs SET state = :to_state, because = :because,
+       ended_at = CASE WHEN :ends THEN :now ELSE ended_at END
+ WHERE id = :id AND state = :from_state
+RETURNING id;
+
+-- name: list_stages
+SELECT name, state, detail, because, started_at, ended_at FROM stages WHERE run_id = :run_id;
+
+-- name: begin_stage!
+UPDATE stages SET state = 'running', started_at = coalesce(started_at, :now)
+ WHERE run_id = :run_id AND name = :name AND state IN ('pending', 'running');
+
+-- name: end_stage!
+UPDATE stages SET state = :state, detail = detail || :detail, because = :because, ended_at = :now
+ WHERE run_id = :run_id AND name = :name AND state IN ('pending', 'running');
+
+-- name: stop_open_stages!
+UPDATE stages SET state = :state, because = :because, ended_at = :now
+ WHERE run_id = :run_id AND state = 'running';
+
+-- name: last_attempt
+SELECT * FROM attempts WHERE run_id = :run_id AND stage = :stage ORDER BY number DESC LIMIT 1;
+
+-- name: add_attempt!
+-- Keyed by run, stage and number: asked twice, it is one attempt.
+INSERT INTO attempts (id, run_id, stage, number, state, assignment, created_at)
+VALUES (:id, :run_id, :stage, :number, 'wanted', :assignment, :now)
+ON CONFLICT (run_id, stage, number) DO NOTHING;
+
+-- name: get_attempt
+SELECT * FROM attempts WHERE id = :id;
+
+-- name: live_attempts
+SELECT id, run_id, stage, number, state, heartbeat_at, created_at FROM attempts
+ WHERE state IN ('wanted', 'running') ORDER BY created_at;
+
+-- name: claim_attempt
+UPDATE attempts SET state = 'running', started_at = coalesce(started_at, :now), heartbeat_at = :now
+ WHERE id = :id AND state IN ('wanted', 'running')
+RETURNING assignment;
+
+-- name: heartbeat_attempt
+UPDATE attempts SET heartbeat_at = :now, progress = progress || :progress
+ WHERE id = :id AND state = 'running'
+RETURNING id;
+
+-- name: end_attempt
+UPDATE attempts SET state = :state, result = :result, because = :because, ended_at = :now
+ WHERE id = :id AND state IN ('wanted', 'running')
+RETURNING run_id;
+
+-- name: cancel_attempts!
+UPDATE attempts SET state = 'cancelled', because = :because, ended_at = :now
+ WHERE run_id = :run_id AND state IN ('wanted', 'running');
+
+-- name: add_loss_point!
+-- A resumed worker reports steps again; the newest word stands.
+INSERT INTO loss_points (run_id, step, loss) VALUES (:run_id, :step, :loss)
+ON CONFLICT (run_id, step) DO UPDATE SET loss = EXCLUDED.loss;
+
+-- name: list_loss_points
+SELECT step, loss FROM loss_points WHERE run_id = :run_id ORDER BY step;

@@ -1,0 +1,105 @@
+"""What people see: rows joined for pages, commands and reports.  Read only, plain JSON values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ratchet.adapters.postgres.pool import Database, Row
+from ratchet.core.errors import NotFound
+from ratchet.core.run import StageName
+
+View = dict[str, Any]
+LIST_MAX = 200
+
+
+class PostgresViews:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def projects(self) -> list[View]:
+        return [_plain(row) for row in await self._db.all("list_projects")]
+
+    async def runs(self, project: str | None, limit: int) -> list[View]:
+        rows = await self._db.all("list_runs", project=project, limit=min(limit, LIST_MAX))
+        return [_plain(row) for row in rows]
+
+    async def run(self, run_id: str) -> View:
+        row = await self._db.one("get_run", id=run_id)
+        if row is None:
+            raise NotFound(f"run {run_id} is not known here")
+        view = _plain(row)
+        order = [stage.value for stage in StageName]
+        stages = [_plain(stage) for stage in await self._db.all("list_stages", run_id=run_id)]
+        view["stages"] = sorted(stages, key=lambda stage: order.index(stage["name"]))
+        for stage in view["stages"]:
+            attempt = await self._db.one("last_attempt", run_id=run_id, stage=stage["name"])
+            if attempt is not None:
+                stage["attempt"] = {
+                    key: _text(attempt[key])
+                    for key in ("id", "number", "state", "progress", "because")
+                }
+        view["loss"] = [
+            [point["step"], point["loss"]]
+            for point in await self._db.all("list_loss_points", run_id=run_id)
+        ]
+        release = await self._db.one("release_of_run", run_id=run_id)
+        view["release_id"] = None if release is None else release["id"]
+        version = await self._db.one("version_of_run", run_id=run_id)
+        view["version_id"] = None if version is None else version["id"]
+        return view
+
+    async def versions(self, project: str, limit: int) -> list[View]:
+        rows = await self._db.all("list_versions", project=project, limit=min(limit, LIST_MAX))
+        return [_plain(row) for row in rows]
+
+    async def version(self, version_id: str) -> View:
+        row = await self._db.one("get_version", id=version_id)
+        if row is None:
+            raise NotFound(f"version {version_id} is not known here")
+        return _plain(row)
+
+    async def releases(self, limit: int) -> list[View]:
+        rows = await self._db.all("list_releases", limit=min(limit, LIST_MAX))
+        return [_plain({k: v for k, v in row.items() if k != "evidence"}) for row in rows]
+
+    async def release(self, release_id: str) -> View:
+        row = await self._db.one("get_release", id=release_id)
+        if row is None:
+            raise NotFound(f"release {release_id} is not known here")
+        view = _plain({k: v for k, v in row.items() if k != "evidence"})
+        view["verdicts"] = [
+            _plain(verdict)
+            for verdict in await self._db.all("list_verdicts", release_id=release_id)
+        ]
+        view["points"] = [
+            _plain(point)
+            for point in await self._db.all("list_evidence_points", release_id=release_id)
+        ]
+        view["traffic"] = await self.traffic(row["project"], row["created_at"])
+        return view
+
+    async def traffic(self, project: str, since: datetime) -> list[View]:
+        rows = await self._db.all("traffic_by_version", project=project, since=since)
+        return [_plain(row) for row in rows]
+
+    async def weight_changes(self, project: str, limit: int) -> list[View]:
+        rows = await self._db.all("list_weight_changes", project=project, limit=limit)
+        return [_plain(row) for row in rows]
+
+    async def engines(self) -> list[View]:
+        return [_plain(row) for row in await self._db.all("list_engines")]
+
+    async def gateways(self) -> list[View]:
+        return [_plain(row) for row in await self._db.all("list_gateway_reports")]
+
+    async def audit(self, limit: int) -> list[View]:
+        return [_plain(row) for row in await self._db.all("list_audit", limit=limit)]
+
+
+def _plain(row: Row) -> View:
+    return {key: _text(value) for key, value in row.items()}
+
+
+def _text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

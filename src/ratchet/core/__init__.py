@@ -1,0 +1,1 @@
+"""The rules of the product: frozen values and pure functions."""

@@ -1,0 +1,208 @@
+"""The release state machine.
+
+A release waits for its engine, climbs its plan one notch at a time and may fall back from any
+notch.  This module decides and never acts: `decide` answers with the next release and the
+commands that somebody else must carry out.  It knows no clock, no database, no Envoy.
+
+Every legal move in the product is in `MOVES`.  A pair that is absent is illegal, and an illegal
+move changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NewType
+
+from ratchet.core.artifact import VersionId
+from ratchet.core.errors import Rejected
+
+ReleaseId = NewType("ReleaseId", str)
+
+
+class Stage(Enum):
+    STARTING = "starting"  # its engine loads; serves nobody yet
+    CANARY = "canary"  # serves the weight of its current notch
+    PAUSED = "paused"  # keeps its weight and is judged, but does not climb
+    HELD = "held"  # serves nobody, because nobody can see how it does
+    PROMOTED = "promoted"  # is the baseline
+    ROLLED_BACK = "rolled_back"  # serves nobody, for good
+    UNCHANGED = "unchanged"  # is the baseline, bit for bit: nothing to release
+
+    @property
+    def is_end(self) -> bool:
+        return self in (Stage.PROMOTED, Stage.ROLLED_BACK, Stage.UNCHANGED)
+
+
+class Signal(Enum):
+    READY = "ready"  # the engine answers
+    HEALTHY = "healthy"  # enough units at this notch and no evidence of harm
+    UNHEALTHY = "unhealthy"  # evidence of harm beyond the stated error rate
+    DEAD = "dead"  # no engine of the canary is left
+    BLIND = "blind"  # no telemetry for longer than the plan allows
+    PAUSE = "pause"  # a person
+    RESUME = "resume"  # a person
+    PROMOTE = "promote"  # a person, without waiting for evidence
+    ABORT = "abort"  # a person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    id: ReleaseId
+    project: str
+    candidate: VersionId
+    baseline: VersionId
+    notches_percent: tuple[int, ...]
+    stage: Stage = Stage.STARTING
+    notch: int = 0
+    version: int = 0
+    """Bumped by every decision; the store compares and swaps on it."""
+
+    @property
+    def weight_percent(self) -> int:
+        if self.stage in (Stage.CANARY, Stage.PAUSED):
+            return self.notches_percent[self.notch]
+        return 100 if self.stage in (Stage.PROMOTED, Stage.UNCHANGED) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetCanaryWeight:
+    """Route this share of conversations to the candidate and the rest to the baseline."""
+
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBaseline:
+    """From now on this version is what the project serves."""
+
+    version: VersionId
+
+
+@dataclass(frozen=True, slots=True)
+class RetireEngine:
+    """Stop this version's engine, once nothing is routed to it and the delay has passed."""
+
+    version: VersionId
+    after_holdback: bool
+
+
+Command = SetCanaryWeight | MakeBaseline | RetireEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    release: Release
+    commands: tuple[Command, ...]
+
+
+def decide(release: Release, signal: Signal) -> Decision:
+    """Apply one signal.  Raises `Rejected` if this stage does not accept it."""
+    move = MOVES.get((release.stage, signal))
+    if move is None:
+        raise Rejected(f"release {release.id} is {release.stage.value}: cannot take {signal.value}")
+    decision = move(release)
+    return replace(decision, release=replace(decision.release, version=release.version + 1))
+
+
+def _enter(release: Release) -> Decision:
+    canary = replace(release, stage=Stage.CANARY)
+    return Decision(canary, (SetCanaryWeight(canary.weight_percent),))
+
+
+def _climb(release: Release) -> Decision:
+    higher = release.notch + 1
+    if release.notches_percent[higher] == 100:
+        # At 100 % there is no baseline left to compare with: the last notch is the promotion.
+        return _promote(release)
+    climbed = replace(release, notch=higher)
+    return Decision(climbed, (SetCanaryWeight(climbed.weight_percent),))
+
+
+def _promote(release: Release) -> Decision:
+    return Decision(
+        replace(release, stage=Stage.PROMOTED),
+        (
+            SetCanaryWeight(100),
+            MakeBaseline(release.candidate),
+            RetireEngine(release.baseline, after_holdback=True),
+        ),
+    )
+
+
+def _fall_back(release: Release) -> Decision:
+    return Decision(
+        replace(release, stage=Stage.ROLLED_BACK),
+        (SetCanaryWeight(0), RetireEngine(release.candidate, after_holdback=False)),
+    )
+
+
+def _return_to_old(release: Release) -> Decision:
+    back = _fall_back(release)
+    return replace(back, commands=(*back.commands, MakeBaseline(release.baseline)))
+
+
+def _hold(release: Release) -> Decision:
+    return Decision(replace(release, stage=Stage.HELD), (SetCanaryWeight(0),))
+
+
+def _pause(release: Release) -> Decision:
+    return Decision(replace(release, stage=Stage.PAUSED), ())
+
+
+def _unpause(release: Release) -> Decision:
+    return Decision(replace(release, stage=Stage.CANARY), ())
+
+
+MOVES: Mapping[tuple[Stage, Signal], Callable[[Release], Decision]] = {
+    (Stage.STARTING, Signal.READY): _enter,
+    (Stage.STARTING, Signal.DEAD): _fall_back,
+    (Stage.STARTING, Signal.ABORT): _fall_back,
+    (Stage.CANARY, Signal.HEALTHY): _climb,
+    (Stage.CANARY, Signal.UNHEALTHY): _fall_back,
+    (Stage.CANARY, Signal.DEAD): _fall_back,
+    (Stage.CANARY, Signal.BLIND): _hold,
+    (Stage.CANARY, Signal.PAUSE): _pause,
+    (Stage.CANARY, Signal.PROMOTE): _promote,
+    (Stage.CANARY, Signal.ABORT): _fall_back,
+    (Stage.PAUSED, Signal.UNHEALTHY): _fall_back,
+    (Stage.PAUSED, Signal.DEAD): _fall_back,
+    (Stage.PAUSED, Signal.BLIND): _hold,
+    (Stage.PAUSED, Signal.RESUME): _unpause,
+    (Stage.PAUSED, Signal.PROMOTE): _promote,
+    (Stage.PAUSED, Signal.ABORT): _fall_back,
+    (Stage.HELD, Signal.RESUME): _enter,
+    (Stage.HELD, Signal.DEAD): _fall_back,
+    (Stage.HELD, Signal.ABORT): _fall_back,
+    (Stage.PROMOTED, Signal.ABORT): _return_to_old,
+}
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for docs/reference."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Stage.STARTING.value}"]
+    for (stage, signal), move in MOVES.items():
+        for target in _targets(stage, move):
+            lines.append(f"    {stage.value} --> {target.value}: {signal.value}")
+    lines += [f"    {stage.value} --> [*]" for stage in Stage if stage.is_end]
+    return "\n".join(lines)
+
+
+def _targets(stage: Stage, move: Callable[[Release], Decision]) -> list[Stage]:
+    """Stages that a move can lead to: from the first notch, and from the last before 100 %."""
+    found: list[Stage] = []
+    for notch in (0, 1):
+        probe = Release(
+            id=ReleaseId("r"),
+            project="p",
+            candidate=VersionId("new"),
+            baseline=VersionId("old"),
+            notches_percent=(5, 50, 100),
+            stage=stage,
+            notch=notch,
+        )
+        target = move(probe).release.stage
+        if target not in found:
+            found.append(target)
+    return found

@@ -1,0 +1,72 @@
+"""What the gateway must do, as one value: arms with weights, and where their engines are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ratchet.core.artifact import VersionId
+from ratchet.core.errors import Rejected
+
+# Weights are hundredths of a per cent, so that 0.5 % can be said.
+WEIGHT_TOTAL = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One version and the share of conversations that it serves."""
+
+    version: VersionId
+    weight: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= WEIGHT_TOTAL:
+            raise Rejected(f"weight {self.weight} is outside 0 to {WEIGHT_TOTAL}")
+
+
+def arms_for(candidate: VersionId, baseline: VersionId, percent: int) -> tuple[Arm, ...]:
+    """Candidate first, always: then raising its weight never moves a conversation back.
+
+    Envoy gives a conversation the arm in whose interval its hash falls; the candidate's interval
+    starts at zero and only grows.
+    """
+    weight = percent * WEIGHT_TOTAL // 100
+    if percent == 0 or candidate == baseline:
+        return (Arm(baseline, WEIGHT_TOTAL),)
+    if percent == 100:
+        return (Arm(candidate, WEIGHT_TOTAL),)
+    return (Arm(candidate, weight), Arm(baseline, WEIGHT_TOTAL - weight))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one engine listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySnapshot:
+    """Everything a gateway needs to serve, complete in itself."""
+
+    revision: int
+    """Grows with every change of anything below."""
+    route_revision: int
+    """Grows with every change of weights; access records carry it."""
+    arms: tuple[Arm, ...]
+    endpoints: Mapping[VersionId, Sequence[Endpoint]]
+    fallback: VersionId | None
+    """What gets all traffic when the control plane stays away in the middle of a canary."""
+    blind_hold_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.arms and sum(arm.weight for arm in self.arms) != WEIGHT_TOTAL:
+            raise Rejected(f"weights of {self.arms} do not sum to {WEIGHT_TOTAL}")
+
+
+def without_canary(snapshot: GatewaySnapshot) -> GatewaySnapshot:
+    """The same gateway with all traffic on the fallback."""
+    if snapshot.fallback is None:
+        return snapshot
+    return replace(snapshot, arms=(Arm(snapshot.fallback, WEIGHT_TOTAL),))

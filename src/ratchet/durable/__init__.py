@@ -1,0 +1,1 @@
+"""Run a flow so that a crash loses nothing.  The only home of DBOS."""

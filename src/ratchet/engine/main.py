@@ -1,0 +1,98 @@
+"""`python -m ratchet.engine.main`: load one version, warm it up, serve until told to stop.
+
+The port opens only when the weights are loaded and one answer was computed, so "it listens" means
+"it is ready".  SIGTERM stops accepting, finishes what runs, then exits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from ratchet.engine.api import Api, Fault
+from ratchet.engine.batch import Batcher, Job, Sampling
+from ratchet.engine.packed import ATTENTION, PackedModel, UnsupportedModel
+from ratchet.engine.weights import (
+    WeightsError,
+    base_folder,
+    fetch_adapter,
+    load_merged,
+    quiet,
+    stop_tokens,
+)
+
+DRAIN_SECONDS = 30
+EXIT_BAD_INPUT = 2
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("ratchet engine", description=__doc__)
+    parser.add_argument("--base", required=True, help="package:NAME, path:FOLDER or hf:ORG/NAME")
+    parser.add_argument("--adapter", default=None, help="key of an adapter in the object store")
+    parser.add_argument("--objects", default="", help="URL of the object store")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for bases and adapters")
+    parser.add_argument("--name", required=True, help='what clients put into "model"')
+    parser.add_argument("--version", default="unversioned")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slots", type=int, default=32, help="requests computed at once")
+    parser.add_argument("--positions", type=int, default=2048, help="longest conversation, tokens")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as cores")
+    parser.add_argument("--drill-error-rate", type=float, default=0.0)
+    parser.add_argument("--drill-delay-seconds", type=float, default=0.0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    quiet()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        base = base_folder(options.base, options.cache / "bases")
+        adapter = None
+        if options.adapter:
+            adapter = fetch_adapter(options.objects, options.adapter, options.cache)
+        model, tokenizer = load_merged(base, adapter, ATTENTION)
+        packed = PackedModel(model, slots=options.slots, positions=options.positions)
+    except (WeightsError, UnsupportedModel) as error:
+        print(f"engine: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    batcher = Batcher(packed, stop_tokens(model, tokenizer))
+    batcher.start()
+    _warm_up(batcher, tokenizer)
+    fault = Fault(options.drill_error_rate, options.drill_delay_seconds)
+    api = Api(options.name, options.version, batcher, tokenizer, fault)
+    print(f"ready on {options.host}:{options.port}", flush=True)
+    uvicorn.run(
+        api.app(),
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    batcher.close()
+    return 0
+
+
+def _warm_up(batcher: Batcher, tokenizer: object) -> None:
+    """The first pass allocates and chooses kernels; no user should wait for that."""
+    done = threading.Event()
+
+    def emit(_: int | None, end: str | None) -> None:
+        if end is not None:
+            done.set()
+
+    prompt = list(tokenizer.encode("Hello, how are you today?"))  # type: ignore[attr-defined]
+    batcher.submit(Job(prompt, Sampling(max_tokens=3), emit))
+    done.wait(timeout=60.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

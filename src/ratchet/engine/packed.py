@@ -1,0 +1,215 @@
+"""One forward pass over many conversations at once, each at its own place.
+
+Theory of operation.  A step takes any mix of work: the next token of running answers and pieces
+of new prompts.  All their tokens are laid end to end in one row, so that every linear layer is one
+large multiplication, and no token is padding.  Only attention must know who is who: it is
+replaced by `_attend`, which writes the new keys and values into the slot of each conversation and
+lets running answers attend as one batch over slots and each prompt piece for itself.
+
+A slot is a row of the key and value stores, (layers, slots, kv heads, positions, head size).
+Pages that were never written cost no memory.  `copy_prefix` fills a slot from a remembered
+prompt, so that a system prompt shared by all requests is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from ratchet.engine.llama import FusedLlama, is_llama
+
+ATTENTION = "ratchet_packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive tokens of one conversation, to be computed in this step."""
+
+    slot: int
+    start: int
+    """Position of the first of `tokens` in the conversation."""
+    tokens: Sequence[int]
+
+
+class UnsupportedModel(Exception):
+    """The model's attention is of a kind that this engine does not know."""
+
+
+class PackedModel:
+    """A causal language model with slots."""
+
+    def __init__(self, model: Any, *, slots: int, positions: int, fused: bool = True) -> None:
+        config = model.config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise UnsupportedModel(
+                f"built-in engine knows full attention only, {config.model_type} has {kinds}; "
+                "set `engine: vllm`"
+            )
+        self.model = model
+        self.slots = slots
+        self.positions = min(positions, config.max_position_embeddings)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, slots, heads, self.positions, size)
+        dtype = next(model.parameters()).dtype
+        self._scaling = size**-0.5
+        self._fused = FusedLlama(model, self.positions) if fused and is_llama(model) else None
+        self.keys = torch.empty(shape, dtype=dtype)
+        self.values = torch.empty(shape, dtype=dtype)
+
+    @torch.inference_mode()
+    def step(self, pieces: Sequence[Piece]) -> torch.Tensor:
+        """Logits after each piece's last token, (pieces, vocabulary), float32."""
+        plan = _Plan(self, sorted(pieces, key=lambda piece: len(piece.tokens) > 1))
+        ids = torch.tensor([t for piece in plan.pieces for t in piece.tokens])
+        places = torch.tensor([p.start + i for p in plan.pieces for i in range(len(p.tokens))])
+        hidden = self._hidden(ids, places, plan)  # (tokens, hidden size)
+        logits = self.model.lm_head(hidden[plan.last_tokens]).float()
+        order = [plan.pieces.index(piece) for piece in pieces]
+        return logits[order]
+
+    def _hidden(self, ids: torch.Tensor, places: torch.Tensor, plan: _Plan) -> torch.Tensor:
+        if self._fused is not None:
+            scaling = self._scaling
+
+            def attend(
+                layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+            ) -> torch.Tensor:
+                return _attend(plan, layer, query, key, value, scaling)
+
+            return self._fused.hidden(ids, places, attend)
+        answer = self.model.model(
+            input_ids=ids[None], position_ids=places[None], use_cache=False, packed=plan
+        )
+        hidden: torch.Tensor = answer.last_hidden_state[0]
+        return hidden
+
+    def copy_prefix(self, slot: int, prefix: Prefix, length: int) -> None:
+        self.keys[:, slot, :, :length] = prefix.keys[:, :, :length]
+        self.values[:, slot, :, :length] = prefix.values[:, :, :length]
+
+    def remember(self, slot: int, tokens: Sequence[int]) -> Prefix:
+        """The keys and values of a slot's first tokens, copied out."""
+        length = len(tokens)
+        return Prefix(
+            tuple(tokens),
+            self.keys[:, slot, :, :length].clone(),
+            self.values[:, slot, :, :length].clone(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A prompt that was computed before, (layers, kv heads, tokens, head size)."""
+
+    tokens: tuple[int, ...]
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def shared(self, tokens: Sequence[int]) -> int:
+        """How many leading tokens a prompt has in common with this one."""
+        count = 0
+        for mine, theirs in zip(self.tokens, tokens, strict=False):
+            if mine != theirs:
+                break
+            count += 1
+        return count
+
+
+class _Plan:
+    """Who is who in one step: single tokens first, prompt pieces behind them."""
+
+    def __init__(self, owner: PackedModel, pieces: Sequence[Piece]) -> None:
+        self.owner = owner
+        self.pieces = list(pieces)
+        singles = [piece for piece in pieces if len(piece.tokens) == 1]
+        self.single_count = len(singles)
+        self.single_slots = torch.tensor([piece.slot for piece in singles], dtype=torch.long)
+        self.single_places = torch.tensor([piece.start for piece in singles], dtype=torch.long)
+        self.longest = max((piece.start + 1 for piece in singles), default=0)
+        # (singles, 1, 1, longest): True where a running answer may look.
+        visible = torch.arange(self.longest)[None, :] <= self.single_places[:, None]
+        self.visible = visible[:, None, None, :]
+        ends = torch.tensor([len(piece.tokens) for piece in pieces]).cumsum(0)
+        self.last_tokens = ends - 1
+        # With what each prompt piece may see; None is plain causal.
+        self.prompts = [(piece, _mask(piece)) for piece in pieces[self.single_count :]]
+
+
+def _mask(piece: Piece) -> torch.Tensor | None:
+    if not piece.start:
+        return None
+    reach = piece.start + len(piece.tokens)
+    return torch.arange(reach)[None, :] <= torch.arange(piece.start, reach)[:, None]
+
+
+def _attend(
+    plan: _Plan,
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """Attention over slots.  (heads, tokens, size) in, (tokens, heads * size) out."""
+    keys = plan.owner.keys[layer]  # (slots, kv heads, positions, size)
+    values = plan.owner.values[layer]
+    heads, tokens, size = query.shape
+    out = torch.empty((tokens, heads, size), dtype=query.dtype)
+    count = plan.single_count
+    if count:
+        slots, places = plan.single_slots, plan.single_places
+        keys[slots, :, places] = key[:, :count].transpose(0, 1)
+        values[slots, :, places] = value[:, :count].transpose(0, 1)
+        answer = scaled_dot_product_attention(
+            # Query heads of one kv head attend as rows of one batch: no copy of keys.
+            query[:, :count].transpose(0, 1).reshape(count, keys.shape[1], -1, size),
+            keys[slots, :, : plan.longest],
+            values[slots, :, : plan.longest],
+            attn_mask=plan.visible,
+            scale=scaling,
+        )
+        out[:count] = answer.reshape(count, heads, size)
+    start = count
+    for piece, mask in plan.prompts:
+        end = start + len(piece.tokens)
+        reach = piece.start + len(piece.tokens)
+        keys[piece.slot, :, piece.start : reach] = key[:, start:end]
+        values[piece.slot, :, piece.start : reach] = value[:, start:end]
+        answer = scaled_dot_product_attention(
+            query[None, :, start:end],
+            keys[None, piece.slot, :, :reach],
+            values[None, piece.slot, :, :reach],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=True,
+        )
+        out[start:end] = answer[0].transpose(0, 1)
+        start = end
+    return out.view(tokens, heads * size)
+
+
+def _attend_in_transformers(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    packed: _Plan,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """The same for models that run through transformers' own modules; a batch of one."""
+    out = _attend(packed, module.layer_idx, query[0], key[0], value[0], scaling)
+    return out.view(1, query.shape[2], query.shape[1], query.shape[3]), None
+
+
+AttentionInterface.register(ATTENTION, _attend_in_transformers)

@@ -1,0 +1,1 @@
+"""Programs: how the outside reaches us."""

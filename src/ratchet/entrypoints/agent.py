@@ -1,0 +1,114 @@
+"""`ratchet agent`: beside each Envoy.
+
+Fetches the snapshot as soon as it changes, brings it into force, reads back what Envoy applied and
+reports it.  The control plane may be away: what Envoy has stays in force.  Only in the middle of a
+canary there is a limit: after `blind_hold` without a word all traffic goes to the baseline,
+because nobody can see how the canary does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2 as httpx
+import structlog
+
+from ratchet.adapters.envoy.files import EnvoyFiles
+from ratchet.core.errors import Rejected, Unavailable
+from ratchet.core.routing import GatewaySnapshot, without_canary
+from ratchet.entrypoints import snapshots
+from ratchet.kit.clock import Clock, monotonic_seconds
+from ratchet.kit.secret import Secret
+
+log = structlog.get_logger()
+
+WAIT_SECONDS = 15.0
+RETRY_SECONDS_MIN = 0.1
+RETRY_SECONDS_MAX = 1.0
+
+
+@dataclass(slots=True)
+class Agent:
+    """One gateway's line to the control plane."""
+
+    name: str
+    server_url: str
+    token: Secret
+    envoy: EnvoyFiles
+    clock: Clock
+    snapshot: GatewaySnapshot | None = None
+    applied_revision: int = -1
+    is_blind: bool = False
+    heard_at: float = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self.heard_at = monotonic_seconds()
+        headers = {"authorization": f"Bearer {self.token.reveal()}"}
+        pause = RETRY_SECONDS_MIN
+        async with httpx.AsyncClient(
+            base_url=self.server_url, headers=headers, timeout=WAIT_SECONDS + 5.0
+        ) as client:
+            while True:
+                try:
+                    await self._turn(client)
+                    pause = RETRY_SECONDS_MIN
+                except (httpx.TransportError, httpx.HTTPStatusError, Unavailable) as error:
+                    log.warning("agent_waits", because=repr(error))
+                    await self._mind_blindness()
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, RETRY_SECONDS_MAX)
+
+    async def _turn(self, client: httpx.AsyncClient) -> None:
+        """Wait for news, apply it, report it."""
+        query = {"after": self.applied_revision, "wait": WAIT_SECONDS}
+        answer = await client.get("/api/v1/gateway/snapshot", params=query)
+        if answer.status_code == 404:
+            # No project yet: nothing to serve, and nothing is wrong.
+            self.heard_at = monotonic_seconds()
+            await asyncio.sleep(0.2)
+            return
+        answer.raise_for_status()
+        snapshot = snapshots.from_json(answer.json())
+        self.heard_at = monotonic_seconds()
+        if snapshot.revision == self.applied_revision and not self.is_blind:
+            return
+        self.snapshot = snapshot
+        rejected = ""
+        try:
+            await self.envoy.apply(snapshot)
+            self.is_blind = False
+        except Rejected as error:
+            rejected = str(error)
+            log.error("snapshot_rejected", revision=snapshot.revision, because=rejected)
+        self.applied_revision = snapshot.revision
+        await self._report(client, snapshot, rejected)
+
+    async def _report(
+        self, client: httpx.AsyncClient, snapshot: GatewaySnapshot, rejected: str
+    ) -> None:
+        body: dict[str, Any] = {
+            "gateway": self.name,
+            "revision": snapshot.revision,
+            "route_revision": snapshot.route_revision,
+            "rejected": rejected,
+            "at": self.clock.now().isoformat(),
+        }
+        answer = await client.post("/api/v1/gateway/applied", json=body)
+        answer.raise_for_status()
+
+    async def _mind_blindness(self) -> None:
+        """Take the canary out when the control plane stays away for too long."""
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.fallback is None or self.is_blind:
+            return
+        silent = monotonic_seconds() - self.heard_at
+        if silent <= snapshot.blind_hold_seconds or len(snapshot.arms) < 2:
+            return
+        with contextlib.suppress(Unavailable, Rejected):
+            await self.envoy.apply(without_canary(snapshot))
+            self.is_blind = True
+            log.warning("canary_taken_out", silent_seconds=round(silent), to=snapshot.fallback)

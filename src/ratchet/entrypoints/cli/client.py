@@ -1,0 +1,60 @@
+"""The control API for programs: address and token from the state directory, errors in our words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+from ratchet.core.errors import Conflict, NotFound, RatchetError, Rejected, Unavailable
+from ratchet.entrypoints.local.state import StateDir, find_state
+
+_ERRORS: dict[int, type[RatchetError]] = {404: NotFound, 409: Conflict, 422: Rejected}
+CALL_SECONDS = 30.0
+
+
+class Client:
+    """Speaks to one control plane."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._http = httpx.Client(
+            base_url=url, timeout=CALL_SECONDS, headers={"authorization": f"Bearer {token}"}
+        )
+
+    def get(self, path: str, **query: object) -> Any:
+        """Raises the error that the server named, or `Unavailable`."""
+        shown = {key: str(value) for key, value in query.items() if value is not None}
+        return self._call("GET", path, params=shown)
+
+    def post(self, path: str, body: dict[str, Any], key: str = "") -> Any:
+        """By `key`, where the call takes one."""
+        headers = {"idempotency-key": key} if key else {}
+        return self._call("POST", path, json=body, headers=headers)
+
+    def _call(self, method: str, path: str, **more: Any) -> Any:
+        try:
+            answer = self._http.request(method, f"/api/v1{path}", **more)
+        except httpx.TransportError as error:
+            raise Unavailable(f"control plane at {self.url} does not answer: {error}") from error
+        if answer.status_code >= 400:
+            kind = _ERRORS.get(answer.status_code, Unavailable)
+            try:
+                detail = answer.json().get("detail", answer.text)
+            except ValueError:
+                detail = answer.text
+            raise kind(str(detail))
+        return answer.json() if answer.content else None
+
+
+def connect(state_dir: Path | None) -> Client:
+    """The control plane of a state directory, of `RATCHET_URL`, or of the nearest `.ratchet`.
+
+    Raises `NotFound` when there is none to be found.
+    """
+    if url := os.environ.get("RATCHET_URL"):
+        return Client(url, os.environ.get("RATCHET_TOKEN", ""))
+    state = StateDir(state_dir.absolute()) if state_dir else find_state(Path.cwd())
+    return Client(f"http://127.0.0.1:{state.ports().http}", state.token_file.read_text().strip())

@@ -1,0 +1,154 @@
+"""`ratchet release`: show, list, promote, rollback, pause, resume."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.entrypoints.cli.watch import find_release, follow_release
+
+app = typer.Typer(help="Versions on their way to users.", no_args_is_help=True)
+
+StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the stack.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable answer.")]
+IdArgument = Annotated[str | None, typer.Argument(help="Default: the newest.")]
+WhyOption = Annotated[str, typer.Option("--why", help="Reason, kept in the ledger.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+UNDO = {
+    "promote": "ratchet release rollback, while the holdback lasts",
+    "rollback": "start a new run",
+    "pause": "ratchet release resume",
+    "resume": "ratchet release pause",
+}
+
+
+@app.command()
+def show(
+    release_id: IdArgument = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A release with its verdicts and its evidence."""
+    client = connect(state_dir)
+    wanted = find_release(client, release_id)
+    console = Console(stderr=as_json)
+    release = client.get(f"/releases/{wanted}")
+    if watch:
+        console.print(f"release {wanted}: {release['candidate']} against {release['baseline']}")
+        release = follow_release(client, wanted, console)
+    if as_json:
+        print(json.dumps(release, indent=2))
+    else:
+        _print(release, console)
+
+
+def _print(release: dict[str, Any], console: Console) -> None:
+    console.print(f"release {release['id']}: {release['stage']}")
+    console.print(f"  {release['because']}")
+    for verdict in release["verdicts"]:
+        console.print(
+            f"  {verdict['at'][11:19]} {verdict['from_stage']} → {verdict['to_stage']} "
+            f"{verdict['weight_percent']} %  {verdict['because']}  ({verdict['who']})"
+        )
+    table = Table("version", "requests", "failed", "p50 ms", "p95 ms")
+    for row in release["traffic"]:
+        table.add_row(
+            row["version_id"], str(row["requests"]), str(row["failed"]),
+            f"{row['p50_ms']:.0f}", f"{row['p95_ms']:.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest releases."""
+    releases = connect(state_dir).get("/releases", limit=limit)
+    if as_json:
+        print(json.dumps(releases, indent=2))
+        return
+    table = Table("release", "stage", "candidate", "baseline", "because")
+    for r in releases:
+        table.add_row(r["id"], r["stage"], r["candidate"], r["baseline"], r["because"][:90])
+    Console().print(table)
+
+
+def _act(verb: str, release_id: str | None, why: str, yes: bool, client: Client) -> dict[str, Any]:
+    wanted = find_release(client, release_id)
+    release = client.get(f"/releases/{wanted}")
+    if not yes:
+        typer.confirm(
+            f"{verb} release {wanted} ({release['candidate']}, now {release['stage']})? "
+            "This moves live traffic",
+            abort=True,
+        )
+    body = {"who": getpass.getuser(), "why": why}
+    after: dict[str, Any] = client.post(f"/releases/{wanted}/{verb}", body)
+    return after
+
+
+def _say(verb: str, release: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(release, indent=2))
+    else:
+        print(f"release {release['id']} is {release['stage']}. To undo: {UNDO[verb]}")
+
+
+@app.command()
+def promote(
+    release_id: IdArgument = None,
+    why: WhyOption = "decided by a person",
+    yes: YesOption = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All traffic to the canary now, without waiting for evidence."""
+    _say("promote", _act("promote", release_id, why, yes, connect(state_dir)), as_json)
+
+
+@app.command()
+def rollback(
+    release_id: IdArgument = None,
+    why: WhyOption = "decided by a person",
+    yes: YesOption = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """No traffic to the canary; after a promotion, back to the old version while it is warm."""
+    _say("rollback", _act("rollback", release_id, why, yes, connect(state_dir)), as_json)
+
+
+@app.command()
+def pause(
+    release_id: IdArgument = None,
+    why: WhyOption = "decided by a person",
+    yes: YesOption = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the weight; evidence of harm still rolls back."""
+    _say("pause", _act("pause", release_id, why, yes, connect(state_dir)), as_json)
+
+
+@app.command()
+def resume(
+    release_id: IdArgument = None,
+    why: WhyOption = "decided by a person",
+    yes: YesOption = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on after a pause or a hold."""
+    _say("resume", _act("resume", release_id, why, yes, connect(state_dir)), as_json)

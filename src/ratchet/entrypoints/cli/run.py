@@ -1,0 +1,119 @@
+"""`ratchet run`: start, watch, list, show, cancel."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.entrypoints.cli.trigger import EXIT_FAILED, EXITS, start_run
+from ratchet.entrypoints.cli.watch import RUN_COLOURS, find_run, follow_run
+
+app = typer.Typer(help="Retrainings.", no_args_is_help=True)
+
+StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the stack.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable answer.")]
+
+
+@app.command()
+def start(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The spec.")] = Path("ratchet.yaml"),
+    watch_: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    key: Annotated[str, typer.Option(help="Idempotency key: sent twice, it is one run.")] = "",
+    why: Annotated[str, typer.Option(help="For the record.")] = "",
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrain as the spec says."""
+    client = connect(state_dir)
+    run_id = start_run(client, file, kind="person", why=why, key=key)
+    if watch_:
+        _follow(client, run_id, as_json)
+    elif as_json:
+        print(json.dumps({"id": run_id, "url": f"{client.url}/runs/{run_id}"}))
+    else:
+        Console().print(f"run {run_id} queued: {client.url}/runs/{run_id}")
+
+
+@app.command()
+def watch(
+    run_id: Annotated[str | None, typer.Argument(help="Default: the newest.")] = None,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a run to its end."""
+    client = connect(state_dir)
+    _follow(client, find_run(client, run_id), as_json)
+
+
+def _follow(client: Client, run_id: str, as_json: bool) -> None:
+    console = Console(stderr=as_json)
+    console.print(f"run {run_id}: {client.url}/runs/{run_id}")
+    run = follow_run(client, run_id, console)
+    if as_json:
+        print(json.dumps(run))
+    else:
+        colour = RUN_COLOURS[run["state"]]
+        console.print(f"[{colour}]{run['state'].replace('_', ' ')}[/]: {run['because']}")
+    raise typer.Exit(EXITS.get(run["state"], EXIT_FAILED))
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest runs."""
+    runs = connect(state_dir).get("/runs", limit=limit)
+    if as_json:
+        print(json.dumps(runs, indent=2))
+        return
+    table = Table("run", "state", "asked by", "created", "because")
+    for run in runs:
+        trigger = f"{run['trigger']['kind']} ({run['trigger']['who']})"
+        colour = RUN_COLOURS.get(run["state"], "cyan")
+        table.add_row(
+            run["id"], f"[{colour}]{run['state']}[/]", trigger, run["created_at"][:19],
+            run["because"][:100],
+        )  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str | None, typer.Argument(help="Default: the newest.")] = None,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One run with its stages."""
+    client = connect(state_dir)
+    run: dict[str, Any] = client.get(f"/runs/{find_run(client, run_id)}")
+    if as_json:
+        print(json.dumps(run, indent=2))
+        return
+    console = Console()
+    console.print(f"run {run['id']}: {run['state']} {run['because']}")
+    for stage in run["stages"]:
+        console.print(f"  {stage['name']:<9} {stage['state']:<8} {stage['because']}")
+    if run["version_id"]:
+        console.print(f"  version {run['version_id']}")
+
+
+@app.command()
+def cancel(
+    run_id: str,
+    why: Annotated[str, typer.Option(help="For the record.")] = "no longer wanted",
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a run; its worker stops within seconds."""
+    body = {"who": getpass.getuser(), "why": why}
+    run = connect(state_dir).post(f"/runs/{run_id}/cancel", body)
+    print(json.dumps(run) if as_json else f"run {run_id}: {run['state']}")

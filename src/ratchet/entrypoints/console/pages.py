@@ -1,0 +1,175 @@
+"""The console's pages: the live page, a page for each run, and their streams."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader, select_autoescape
+from sse_starlette import EventSourceResponse
+
+from ratchet import __version__
+from ratchet.core.errors import NotFound, Unavailable
+from ratchet.core.routing import WEIGHT_TOTAL
+from ratchet.entrypoints.console import charts
+from ratchet.wiring import Parts
+
+FOLDER = Path(__file__).parent
+REFRESH_SECONDS = 0.7
+TRAFFIC_MINUTES = 5
+RUNS_SHOWN = 8
+NOT_ENDED = ("starting", "canary", "paused", "held")
+
+
+def console(parts: Parts) -> APIRouter:
+    """Routes of the console, to be included into the control API."""
+    pages = APIRouter(include_in_schema=False)
+    templates = Environment(
+        loader=PackageLoader("ratchet.entrypoints.console"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["clock"] = lambda text: str(text)[11:19]
+    templates.filters["words"] = lambda text: str(text).replace("_", " ")
+    pages.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+
+    async def live(run_id: str | None) -> str:
+        try:
+            view = await _view(parts, run_id)
+        except Unavailable as error:
+            return templates.get_template("away.html").render(because=str(error))
+        return templates.get_template("live.html").render(**view)
+
+    async def page(run_id: str | None) -> HTMLResponse:
+        stream = f"/live/{run_id}" if run_id else "/live"
+        whole = templates.get_template("page.html").render(
+            content=await live(run_id),
+            stream=stream,
+            version=__version__,
+            gateway=parts.settings.gateway_url,
+        )
+        return HTMLResponse(whole)
+
+    async def changes(request: Request, run_id: str | None) -> AsyncIterator[dict[str, str]]:
+        """The page's inside, each time it differs from what was sent."""
+        sent = ""
+        while not await request.is_disconnected():
+            content = await live(run_id)
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            if digest != sent:
+                yield {"data": content}
+                sent = digest
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    @pages.get("/")
+    async def home() -> HTMLResponse:
+        return await page(None)
+
+    @pages.get("/runs/{run_id}")
+    async def run(run_id: str) -> HTMLResponse:
+        await parts.views.run(run_id)
+        return await page(run_id)
+
+    @pages.get("/live")
+    async def stream_home(request: Request) -> EventSourceResponse:
+        return EventSourceResponse(changes(request, None))
+
+    @pages.get("/live/{run_id}")
+    async def stream_run(request: Request, run_id: str) -> EventSourceResponse:
+        return EventSourceResponse(changes(request, run_id))
+
+    return pages
+
+
+async def _view(parts: Parts, run_id: str | None) -> dict[str, Any]:
+    """Everything the live page shows."""
+    projects = await parts.views.projects()
+    view: dict[str, Any] = {"project": projects[0] if projects else None, "run": None}
+    if not projects:
+        return view
+    project = projects[0]["name"]
+    runs = await parts.views.runs(project, RUNS_SHOWN)
+    wanted = run_id or _current(runs)
+    view |= {
+        "arms": await _arms(parts, project),
+        "runs": runs,
+        "run": await _run(parts, wanted) if wanted else None,
+        "release": None,
+        "gateways": await parts.views.gateways(),
+    }
+    if view["run"] and view["run"]["release_id"]:
+        view["release"] = await _release(parts, view["run"]["release_id"])
+    return view
+
+
+def _current(runs: list[dict[str, Any]]) -> str | None:
+    """The active run, or the newest."""
+    active = next((run["id"] for run in runs if run["state"] == "running"), None)
+    return active or (runs[0]["id"] if runs else None)
+
+
+async def _arms(parts: Parts, project: str) -> list[dict[str, Any]]:
+    """What serves now: each arm with its share, its engine and its recent traffic."""
+    since = parts.runs.clock.now() - timedelta(minutes=TRAFFIC_MINUTES)
+    traffic = {row["version_id"]: row for row in await parts.views.traffic(project, since)}
+    engines = {row["version_id"]: row for row in await parts.views.engines()}
+    arms = []
+    for arm in reversed(await parts.gateway.arms(project)):
+        row = traffic.get(arm.version, {})
+        engine = engines.get(arm.version, {})
+        arms.append(
+            {
+                "version": arm.version,
+                "percent": arm.weight * 100 / WEIGHT_TOTAL,
+                "requests": row.get("requests", 0),
+                "failed": row.get("failed", 0),
+                "p50_ms": row.get("p50_ms"),
+                "p95_ms": row.get("p95_ms"),
+                "engine": engine.get("state", "unknown"),
+                "drill": engine.get("drill"),
+            }
+        )
+    return arms
+
+
+async def _run(parts: Parts, run_id: str) -> dict[str, Any] | None:
+    try:
+        run = await parts.views.run(run_id)
+    except NotFound:
+        return None
+    train = next(stage for stage in run["stages"] if stage["name"] == "train")
+    progress = train.get("attempt", {}).get("progress", {})
+    run["progress"] = progress
+    run["loss_chart"] = charts.loss_curve(run["loss"], int(progress.get("steps", 0)))
+    gate = next(stage for stage in run["stages"] if stage["name"] == "gate")
+    run["gates"] = gate["detail"].get("gates", [])
+    run["suites"] = gate["detail"].get("suites", [])
+    return run
+
+
+async def _release(parts: Parts, release_id: str) -> dict[str, Any]:
+    release = await parts.views.release(release_id)
+    points = release["points"]
+    release["numbers"] = points[-1]["numbers"] if points else {}
+    release["is_live"] = release["stage"] in NOT_ENDED
+    release["notches"] = release["plan"]["notches_percent"]
+    verdicts = release["verdicts"]
+    release["weight"] = verdicts[-1]["weight_percent"] if verdicts else 0
+    if points:
+        began = datetime.fromisoformat(points[0]["at"])
+        curve = [
+            ((datetime.fromisoformat(p["at"]) - began).total_seconds(), p["numbers"]["e"])
+            for p in points
+        ]
+        release["chart"] = charts.evidence_curve(curve, 100.0)
+        if release["chart"]:
+            release["limit_y"] = charts.evidence_height(curve, 100.0)
+    return release

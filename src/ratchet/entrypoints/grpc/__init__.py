@@ -1,0 +1,1 @@
+"""The inner wire: access records from Envoy, and the desk for workers."""

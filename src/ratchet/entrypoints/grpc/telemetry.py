@@ -1,0 +1,115 @@
+"""Envoy's access log service: what the gateway saw, off the request path.
+
+Records are queued and written in batches; when the database is away they wait in bounded memory,
+and what does not fit is dropped and counted, never silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC
+from typing import Any
+
+import grpc
+import structlog
+
+from ratchet.adapters.envoy.resources import (
+    CONVERSATION_HEADER,
+    ROUTE_PREFIX,
+    version_of_cluster,
+)
+from ratchet.core.errors import Unavailable
+from ratchet.kit.clock import Clock
+from ratchet.ports import AccessRecord, RecordSink
+from ratchet.wire.ratchet.v1 import accesslog_pb2 as pb
+
+log = structlog.get_logger()
+
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+QUEUE_MAX = 50_000
+BATCH_MAX = 1_000
+GATHER_SECONDS = 0.05
+RETRY_SECONDS = 0.5
+
+
+def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
+    """One record, or None for what no engine was asked (health, unknown paths)."""
+    common, request, response = entry.common_properties, entry.request, entry.response
+    version = version_of_cluster(common.upstream_cluster)
+    if version is None or not common.route_name.startswith(ROUTE_PREFIX):
+        return None
+    status = response.response_code.value
+    attempts = max(1, common.upstream_request_attempt_count)
+    last = common.time_to_last_downstream_tx_byte
+    duration = last if last.ByteSize() else common.duration
+    return AccessRecord(
+        request_id=request.request_id,
+        version=version,
+        route_revision=int(common.route_name.removeprefix(ROUTE_PREFIX)),
+        conversation=request.request_headers.get(CONVERSATION_HEADER, ""),
+        status=status,
+        # What a retry saved was still a failure of the first attempt; code 0 is an answer that
+        # was never given.
+        failed=status >= 500 or status == 0 or attempts > 1,
+        attempts=attempts,
+        first_byte_ms=_milliseconds(common.time_to_first_downstream_tx_byte),
+        duration_ms=_milliseconds(duration),
+        bytes_sent=response.response_body_bytes,
+        started_at=common.start_time.ToDatetime(tzinfo=UTC),
+    )
+
+
+def _milliseconds(duration: Any) -> float:
+    return float(duration.seconds * 1000.0 + duration.nanos / 1e6)
+
+
+class Telemetry:
+    """Receives records and writes them behind the gateway's back."""
+
+    def __init__(self, sink: RecordSink, clock: Clock) -> None:
+        self._sink, self._clock = sink, clock
+        self._queue: asyncio.Queue[AccessRecord] = asyncio.Queue(QUEUE_MAX)
+        self.dropped = 0
+
+    def handler(self) -> Any:
+        """The service under Envoy's name, with our own classes for its messages."""
+        method = grpc.stream_unary_rpc_method_handler(
+            self.stream,
+            request_deserializer=pb.StreamAccessLogsMessage.FromString,
+            response_serializer=pb.StreamAccessLogsResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"StreamAccessLogs": method})
+
+    async def stream(
+        self, messages: AsyncIterator[pb.StreamAccessLogsMessage], _: Any
+    ) -> pb.StreamAccessLogsResponse:
+        async for message in messages:
+            for entry in message.http_logs.log_entry:
+                record = record_of(entry)
+                if record is not None:
+                    self._keep(record)
+        return pb.StreamAccessLogsResponse()
+
+    def _keep(self, record: AccessRecord) -> None:
+        try:
+            self._queue.put_nowait(record)
+        except asyncio.QueueFull:
+            self.dropped += 1
+            if self.dropped % 1000 == 1:
+                log.warning("records_dropped", total=self.dropped, queue=QUEUE_MAX)
+
+    async def write_forever(self) -> None:
+        """Write batches until cancelled.  A batch is written or kept, never half."""
+        while True:
+            batch = [await self._queue.get()]
+            await asyncio.sleep(GATHER_SECONDS)
+            while len(batch) < BATCH_MAX and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            while True:
+                try:
+                    await self._sink.add(batch, self._clock.now())
+                    break
+                except Unavailable as error:
+                    log.warning("records_wait", records=len(batch), because=str(error))
+                    await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,40 @@
+"""Build the control API from its parts; no logic."""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+
+from ratchet import __version__
+from ratchet.entrypoints.console.pages import console
+from ratchet.entrypoints.http import errors, node, releases, runs
+from ratchet.entrypoints.http.auth import guard
+from ratchet.wiring import Parts
+
+API = "/api/v1"
+
+
+def build_app(parts: Parts) -> FastAPI:
+    app = FastAPI(
+        title="Ratchet control API",
+        version=__version__,
+        docs_url=f"{API}/docs",
+        openapi_url=f"{API}/openapi.json",
+    )
+    errors.install(app)
+    # A page on the internet must not reach this port through a name of its own.
+    hosts = ["127.0.0.1", "localhost", parts.settings.http_host]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    allowed = [Depends(guard(parts.settings.token))]
+    for router in (runs.router(parts, allowed), releases.router(parts, allowed)):
+        app.include_router(router, prefix=API)
+    app.include_router(node.router(parts), prefix=API, dependencies=allowed)
+    app.include_router(console(parts))
+
+    @app.get("/health", tags=["health"])
+    async def health() -> dict[str, str]:
+        """Ready: the database answers."""
+        await parts.views.projects()
+        return {"status": "ok", "version": __version__}
+
+    return app

@@ -1,0 +1,101 @@
+"""What the programs beside us ask: the agent of a gateway, and the supervisor of a machine."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from ratchet.core.artifact import VersionId
+from ratchet.core.run import AttemptId, AttemptState
+from ratchet.entrypoints import snapshots
+from ratchet.ports import EngineReport, GatewayReport
+from ratchet.wiring import Parts
+
+WAIT_SECONDS_MAX = 20.0
+
+
+class AppliedBody(BaseModel):
+    gateway: str
+    revision: int
+    route_revision: int
+    rejected: str = ""
+    at: datetime
+
+
+class EngineBody(BaseModel):
+    state: str
+    port: int | None = None
+    because: str = ""
+    restarts: int = 0
+
+
+class LostBody(BaseModel):
+    because: str
+
+
+def router(parts: Parts) -> APIRouter:
+    api = APIRouter(tags=["node"])
+
+    @api.get("/gateway/snapshot")
+    async def snapshot(
+        after: int = -1, wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX)] = 0.0
+    ) -> dict[str, Any]:
+        """The snapshot; waits for one newer than `after` for up to `wait` seconds."""
+        current = await parts.gateway.snapshot()
+        if current.revision <= after and wait > 0:
+            await parts.gateway.wait(after, wait)
+            current = await parts.gateway.snapshot()
+        return snapshots.to_json(current)
+
+    @api.post("/gateway/applied", status_code=204)
+    async def applied(body: AppliedBody) -> None:
+        await parts.gateway.applied(GatewayReport(**body.model_dump()))
+
+    @api.get("/node/work")
+    async def work() -> dict[str, Any]:
+        """Engines that should run here, and attempts that want a worker."""
+        engines = await parts.engines.listing()
+        attempts = await parts.attempts.live()
+        return {
+            "engines": [
+                {
+                    "version": e.version,
+                    "wanted": e.wanted,
+                    "kind": e.kind,
+                    "served_name": e.served_name,
+                    "base": e.base,
+                    "adapter_uri": e.adapter_uri,
+                    "drill": None
+                    if e.drill is None
+                    else {
+                        "error_rate": e.drill.error_rate,
+                        "delay_seconds": e.drill.delay_seconds,
+                    },
+                    "state": e.state,
+                    "port": e.port,
+                }
+                for e in engines
+            ],
+            "attempts": [
+                {"id": a.id, "run": a.run_id, "stage": a.stage.value, "state": a.state.value}
+                for a in attempts
+            ],
+        }
+
+    @api.post("/node/engines/{version}", status_code=204)
+    async def engine(version: str, body: EngineBody) -> None:
+        report = EngineReport(**body.model_dump())
+        await parts.engines.report(VersionId(version), report, parts.runs.clock.now())
+
+    @api.post("/node/attempts/{attempt_id}/lost", status_code=204)
+    async def lost(attempt_id: str, body: LostBody) -> None:
+        run_id = await parts.attempts.end(
+            AttemptId(attempt_id), AttemptState.LOST, None, body.because, parts.runs.clock.now()
+        )
+        if run_id is not None:
+            await parts.durable.wake(run_id)
+
+    return api

@@ -1,0 +1,60 @@
+"""Releases and what people may do to them, over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, params
+
+from ratchet.core.errors import NotFound
+from ratchet.core.rollout import ReleaseId, Signal
+from ratchet.entrypoints.http.runs import WhyBody
+from ratchet.operations import release as operations
+from ratchet.wiring import Parts
+
+VERBS = {
+    "promote": Signal.PROMOTE,
+    "rollback": Signal.ABORT,
+    "pause": Signal.PAUSE,
+    "resume": Signal.RESUME,
+}
+
+
+def router(parts: Parts, allowed: list[params.Depends]) -> APIRouter:
+    api = APIRouter(tags=["releases"])
+
+    @api.get("/releases")
+    async def releases(limit: Annotated[int, Query(ge=1, le=200)] = 20) -> list[dict[str, Any]]:
+        return await parts.views.releases(limit)
+
+    @api.get("/releases/{release_id}")
+    async def release(release_id: str) -> dict[str, Any]:
+        return await parts.views.release(release_id)
+
+    @api.post("/releases/{release_id}/{verb}", dependencies=allowed)
+    async def act(release_id: str, verb: str, body: WhyBody) -> dict[str, Any]:
+        if verb not in VERBS:
+            raise NotFound(f"a release cannot {verb}; known are {', '.join(VERBS)}")
+        await operations.act(
+            ReleaseId(release_id), VERBS[verb], body.who, body.why, parts.release, parts.durable
+        )
+        return await parts.views.release(release_id)
+
+    @api.get("/weights")
+    async def weights(project: str, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Any:
+        return await parts.views.weight_changes(project, limit)
+
+    @api.get("/traffic")
+    async def traffic(project: str, since: datetime) -> list[dict[str, Any]]:
+        return await parts.views.traffic(project, since)
+
+    @api.get("/engines")
+    async def engines() -> list[dict[str, Any]]:
+        return await parts.views.engines()
+
+    @api.get("/gateways")
+    async def gateways() -> list[dict[str, Any]]:
+        return await parts.views.gateways()
+
+    return api

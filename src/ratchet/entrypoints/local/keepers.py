@@ -1,0 +1,183 @@
+"""Make this machine run what the control plane wants: engines, and workers for attempts.
+
+The keeper asks for the wanted state, compares it with its own children and acts.  When the control
+plane is away nothing changes here: what serves goes on serving, what trains goes on training.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2 as httpx
+import structlog
+
+from ratchet.entrypoints.local.children import Child
+from ratchet.entrypoints.local.state import Ports, StateDir, free_port
+
+log = structlog.get_logger()
+
+# Engines must keep answering while a training takes every cycle it can get.
+WORKER_NICENESS = 10
+ENGINE_STOP_SECONDS = 35.0
+HEALTH_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Engine:
+    child: Child
+    port: int
+    state: str = "starting"
+
+
+@dataclass(slots=True)
+class Keeper:
+    """The engines and workers of one machine."""
+
+    state: StateDir
+    ports: Ports
+    client: httpx.AsyncClient
+    vllm_python: str
+    engines: dict[str, _Engine] = field(default_factory=dict)
+    workers: dict[str, Child] = field(default_factory=dict)
+    stopping: list[Child] = field(default_factory=list)
+
+    async def tend(self) -> None:
+        """One comparison.  Raises httpx errors when the control plane is away."""
+        await self._watch_engines()
+        await self._watch_workers()
+        answer = await self.client.get("/api/v1/node/work")
+        answer.raise_for_status()
+        work = answer.json()
+        for wanted in work["engines"]:
+            await self._settle_engine(wanted)
+        for attempt in work["attempts"]:
+            await self._settle_attempt(attempt)
+        self.stopping = [child for child in self.stopping if child.exit_code() is None]
+
+    async def _settle_engine(self, wanted: dict[str, Any]) -> None:
+        version = wanted["version"]
+        mine = self.engines.get(version)
+        if wanted["wanted"] and mine is None:
+            port = free_port()
+            child = Child(
+                name=f"engine-{version}",
+                command=self._engine_command(wanted, port),
+                log_file=self.state.log(f"engine-{version}"),
+                stop_seconds=ENGINE_STOP_SECONDS,
+            )
+            child.start()
+            self.engines[version] = _Engine(child, port)
+            await self._report(version, "starting", None)
+        elif not wanted["wanted"] and mine is not None:
+            del self.engines[version]
+            if mine.child.process is not None:
+                mine.child.process.terminate()
+                self.stopping.append(mine.child)
+            await self._report(version, "stopped", None)
+        elif not wanted["wanted"] and wanted["state"] != "stopped":
+            await self._report(version, "stopped", None)
+
+    def _engine_command(self, wanted: dict[str, Any], port: int) -> list[str]:
+        is_vllm = wanted["kind"] == "vllm"
+        module = "ratchet.engine.vllm" if is_vllm else "ratchet.engine.main"
+        command = [
+            sys.executable, "-m", module,
+            "--base", wanted["base"],
+            "--objects", self.state.objects_url,
+            "--cache", str(self.state.folder("cache")),
+            "--name", wanted["served_name"],
+            "--version", wanted["version"],
+            "--port", str(port),
+        ]  # fmt: skip
+        if wanted["adapter_uri"]:
+            command += ["--adapter", wanted["adapter_uri"]]
+        if is_vllm:
+            command += ["--python", self.vllm_python]
+        drill = wanted["drill"]
+        if drill and not is_vllm:
+            command += ["--drill-error-rate", str(drill["error_rate"])]
+            command += ["--drill-delay-seconds", str(drill["delay_seconds"])]
+        return command
+
+    async def _watch_engines(self) -> None:
+        for version, engine in self.engines.items():
+            code = engine.child.exit_code()
+            if code is not None:
+                tail = engine.child.log_file.read_text(errors="replace")[-300:].strip()
+                because = f"ended with code {code}: {tail.splitlines()[-1] if tail else ''}"
+                engine.child.keep_alive()
+                if engine.state != "down":
+                    engine.state = "down"
+                    await self._report(version, "down", None, because, restarts=1)
+            elif engine.child.process is None:
+                if engine.child.keep_alive():
+                    engine.state = "down"
+            elif engine.state != "ready" and await _answers(engine.port):
+                engine.state = "ready"
+                await self._report(version, "ready", engine.port)
+
+    async def _report(
+        self, version: str, state: str, port: int | None, because: str = "", restarts: int = 0
+    ) -> None:
+        body = {"state": state, "port": port, "because": because, "restarts": restarts}
+        answer = await self.client.post(f"/api/v1/node/engines/{version}", json=body)
+        answer.raise_for_status()
+
+    async def _settle_attempt(self, attempt: dict[str, Any]) -> None:
+        if attempt["id"] in self.workers:
+            return
+        if attempt["state"] == "running":
+            # It ran under an earlier supervisor, and workers die with theirs.
+            await self._lost(attempt["id"], "the supervisor of its machine was restarted")
+            return
+        child = Child(
+            name=f"worker-{attempt['id']}",
+            command=[
+                "nice", "-n", str(WORKER_NICENESS),
+                sys.executable, "-m", "ratchet.train.main",
+                "--attempt", attempt["id"],
+                "--server", f"127.0.0.1:{self.ports.grpc}",
+                "--token-file", str(self.state.token_file),
+                "--objects", self.state.objects_url,
+                "--work", str(self.state.folder("work")),
+                "--cache", str(self.state.folder("cache")),
+                "--vllm-python", self.vllm_python,
+            ],
+            log_file=self.state.log(f"worker-{attempt['run']}-{attempt['stage']}"),
+        )  # fmt: skip
+        child.start()
+        self.workers[attempt["id"]] = child
+
+    async def _watch_workers(self) -> None:
+        for attempt_id, child in list(self.workers.items()):
+            code = child.exit_code()
+            if code is None:
+                continue
+            if code != 0:
+                tail = child.log_file.read_text(errors="replace")[-400:].strip()
+                last = tail.splitlines()[-1] if tail and code > 0 else ""
+                await self._lost(attempt_id, f"worker ended with code {code} {last}".strip())
+            del self.workers[attempt_id]
+
+    async def _lost(self, attempt_id: str, because: str) -> None:
+        log.warning("worker_lost", attempt=attempt_id, because=because)
+        answer = await self.client.post(
+            f"/api/v1/node/attempts/{attempt_id}/lost", json={"because": because}
+        )
+        answer.raise_for_status()
+
+    def children(self) -> list[Child]:
+        """Everything to stop, workers first."""
+        engines = [engine.child for engine in self.engines.values()]
+        return [*self.workers.values(), *self.stopping, *engines]
+
+
+async def _answers(port: int) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=HEALTH_SECONDS) as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/health")
+    except httpx.TransportError:
+        return False
+    return answer.status_code == 200

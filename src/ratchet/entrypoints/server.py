@@ -1,0 +1,142 @@
+"""`ratchet server`: the control plane in one process.
+
+HTTP API and console, gRPC, durable flows, and four timers: dispatch runs, judge canaries, reap
+dead processes, bury silent workers.  SIGTERM ends streams, answers what runs and stops; killed at
+any point, the next process goes on from the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import grpc.aio
+import structlog
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ratchet.adapters.postgres.migrate import migrate
+from ratchet.core.errors import Unavailable
+from ratchet.durable.reaper import reap, this_executor
+from ratchet.entrypoints.grpc.telemetry import Telemetry
+from ratchet.entrypoints.grpc.worker import WorkerDesk
+from ratchet.entrypoints.http.app import build_app
+from ratchet.operations.release import advance_all
+from ratchet.operations.runs import bury_silent_workers, dispatch
+from ratchet.settings import Settings
+from ratchet.wire.ratchet.v1 import worker_pb2, worker_pb2_grpc
+from ratchet.wiring import Parts, build
+
+log = structlog.get_logger()
+
+DISPATCH_SECONDS = 0.5
+REAP_SECONDS = 2.0
+BURY_SECONDS = 10.0
+DATABASE_WAIT_SECONDS = 60.0
+SHUTDOWN_SECONDS = 5
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.  Raises `Unavailable` when the database never comes."""
+    await _migrate_patiently(settings.database_url.reveal())
+    parts = build(settings)
+    await parts.database.open()
+    parts.durable.launch()
+    telemetry = Telemetry(parts.records, parts.runs.clock)
+    rpc = await _start_grpc(parts, telemetry)
+    web = uvicorn.Server(
+        uvicorn.Config(
+            build_app(parts),
+            host=settings.http_host,
+            port=settings.http_port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+    )
+    tasks = [asyncio.create_task(work) for work in _timers(parts)]
+    tasks.append(asyncio.create_task(telemetry.write_forever()))
+    try:
+        # Uvicorn takes SIGTERM and SIGINT, ends its streams and returns.
+        await web.serve()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await rpc.stop(grace=1.0)
+        parts.durable.close()
+        await parts.database.close()
+
+
+async def _migrate_patiently(url: str) -> None:
+    deadline = asyncio.get_running_loop().time() + DATABASE_WAIT_SECONDS
+    while True:
+        try:
+            await asyncio.to_thread(migrate, url)
+            return
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            log.warning("database_awaited", because=str(error))
+            await asyncio.sleep(0.5)
+
+
+async def _start_grpc(parts: Parts, telemetry: Telemetry) -> grpc.aio.Server:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    desk = WorkerDesk(parts.attempts, parts.durable, parts.runs.clock, parts.settings.token)
+    worker_pb2_grpc.add_WorkerServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers((telemetry.handler(),))
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+    names = (
+        worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
+        health.SERVICE_NAME,
+        reflection.SERVICE_NAME,
+    )
+    reflection.enable_server_reflection(names, server)
+    server.add_insecure_port(f"{parts.settings.http_host}:{parts.settings.grpc_port}")
+    await server.start()
+    return server
+
+
+def _timers(parts: Parts) -> list[Coroutine[Any, Any, None]]:
+    clock = parts.runs.clock
+    me = this_executor(parts.durable.executor_id, os.getpid(), clock.now())
+
+    async def reap_dead() -> None:
+        recovered = await reap(me, parts.executors, parts.durable, clock.now())
+        if recovered:
+            log.info("flows_recovered", flows=recovered)
+
+    return [
+        _every(REAP_SECONDS, "reap", reap_dead),
+        _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
+        _every(
+            parts.settings.judge_seconds,
+            "judge",
+            lambda: advance_all(parts.release, parts.durable),
+        ),
+        _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
+    ]
+
+
+async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """A dull loop: do the work, whatever it raised go on to the next time."""
+    while True:
+        try:
+            await work()
+        except Unavailable as error:
+            log.warning("timer_waits", timer=name, because=str(error))
+        except Exception:
+            log.exception("timer_failed", timer=name)
+        await asyncio.sleep(seconds)
+
+
+def ignore_hangup() -> None:
+    """A closed terminal is no reason to stop serving."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

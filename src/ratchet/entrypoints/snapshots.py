@@ -1,0 +1,36 @@
+"""A gateway snapshot on the wire between server and agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ratchet.core.artifact import VersionId
+from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
+
+
+def to_json(snapshot: GatewaySnapshot) -> dict[str, Any]:
+    return {
+        "revision": snapshot.revision,
+        "route_revision": snapshot.route_revision,
+        "arms": [{"version": arm.version, "weight": arm.weight} for arm in snapshot.arms],
+        "endpoints": {
+            version: [{"host": place.host, "port": place.port} for place in places]
+            for version, places in snapshot.endpoints.items()
+        },
+        "fallback": snapshot.fallback,
+        "blind_hold_seconds": snapshot.blind_hold_seconds,
+    }
+
+
+def from_json(value: dict[str, Any]) -> GatewaySnapshot:
+    return GatewaySnapshot(
+        revision=value["revision"],
+        route_revision=value["route_revision"],
+        arms=tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in value["arms"]),
+        endpoints={
+            VersionId(version): tuple(Endpoint(p["host"], p["port"]) for p in places)
+            for version, places in value["endpoints"].items()
+        },
+        fallback=None if value["fallback"] is None else VersionId(value["fallback"]),
+        blind_hold_seconds=value["blind_hold_seconds"],
+    )

@@ -1,0 +1,1 @@
+"""Small things that would fit in any program.  Knows nothing of Ratchet."""

@@ -1,0 +1,17 @@
+"""Child processes that do not outlive their parent (Linux; elsewhere a no-op)."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+# Loaded at import: between fork and exec nothing may be loaded any more.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent(with_signal: int = signal.SIGTERM) -> None:
+    """For `preexec_fn`: the kernel sends the child a signal when its parent thread ends."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(with_signal))

@@ -1,0 +1,1 @@
+"""What a person, a timer or a peer may ask for: read, decide, commit."""

@@ -1,0 +1,449 @@
+"""The pipeline as a durable flow: check, freeze, train, evaluate, gate, register, release.
+
+The flow reads like the sentence in the README.  Each effect is a step, each step names its key,
+and everything between steps is pure, so that a crash between any two lines changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ratchet.core.analysis import Evidence, freeze_reference
+from ratchet.core.artifact import RunId, Version, VersionId, same_weights, version_id
+from ratchet.core.data import Dataset, Row, inspect_training
+from ratchet.core.errors import RatchetError, Rejected, Unavailable
+from ratchet.core.gates import (
+    GateVerdict,
+    ItemResult,
+    SuiteReport,
+    compare_suites,
+    decide_gates,
+    majority_share,
+    metrics_of,
+)
+from ratchet.core.rollout import Release, ReleaseId, Stage
+from ratchet.core.run import RunState, StageName, StageState, next_attempt
+from ratchet.durable.flow import Flow
+from ratchet.kit.clock import Clock
+from ratchet.kit.digest import digest_json
+from ratchet.kit.ids import new_id
+from ratchet.ports import (
+    AttemptStore,
+    EvidenceSource,
+    FileSource,
+    ObjectStore,
+    ProjectStore,
+    Registry,
+    ReleaseStore,
+    Run,
+    RunStore,
+    StageStore,
+    StoredRelease,
+    Suite,
+    Tracker,
+)
+from ratchet.stats.bootstrap import wilson_interval
+
+# A wake-up normally comes at once; these bound how long a lost one can delay a flow.  Each look
+# is a recorded step, so looks grow rarer: a day of waiting is some 1,500 records to replay.
+POLL_SECONDS_MIN = 2.0
+POLL_SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The parts that the flow works with, and its steps."""
+
+    projects: ProjectStore
+    runs: RunStore
+    stages: StageStore
+    attempts: AttemptStore
+    registry: Registry
+    releases: ReleaseStore
+    evidence: EvidenceSource
+    files: FileSource
+    objects: ObjectStore
+    tracker: Tracker
+    clock: Clock
+
+    async def retrain(self, flow: Flow, run_id: RunId) -> str:
+        """One run, from queued to its end.  Answers the end state."""
+        try:
+            await flow.step("check", self.check, run_id)
+            await flow.step("freeze", self.freeze, run_id)
+            await self._work(flow, StageName.TRAIN, run_id)
+            await self._work(flow, StageName.EVALUATE, run_id)
+            passed = await flow.step("gate", self.gate, run_id)
+            if not passed:
+                return str(await flow.step("gated", self.finish_gated, run_id))
+            await flow.step("register", self.register, run_id)
+            await flow.step("mirror", self.mirror, run_id)
+            release_id = await flow.step("start-release", self.start_release, run_id)
+            pause = POLL_SECONDS_MIN
+            while True:
+                end = await flow.step("look-at-release", self.look, run_id, release_id)
+                if end is not None:
+                    return str(end)
+                await flow.receive(pause)
+                pause = min(pause * 1.5, POLL_SECONDS_MAX)
+        except RatchetError as error:
+            # `Unavailable` never arrives here: a step waits until what it needs is back.
+            return str(await flow.step("failed", self.finish_failed, run_id, str(error)))
+
+    async def _work(self, flow: Flow, stage: StageName, run_id: RunId) -> None:
+        """Have workers do a stage until one has done it."""
+        pause = POLL_SECONDS_MIN
+        while not await flow.step(f"{stage.value}-attempt", self.attempt, run_id, stage.value):
+            await flow.receive(pause)
+            pause = min(pause * 1.5, POLL_SECONDS_MAX)
+        await flow.step(f"{stage.value}-done", self.collect, run_id, stage.value)
+
+    async def check(self, run_id: RunId) -> None:
+        """Everything that can be known before work begins, all problems at once.  Read only."""
+        run = await self._begin(run_id, StageName.CHECK)
+        rows = await self.files.rows(run.source_dir, run.spec.train_files)
+        suites = [await self.files.suite(run.source_dir, path) for path in run.spec.suites]
+        held_out: list[Row] = [row for suite in suites for row in suite.rows.good]
+        report = inspect_training(rows, held_out, run.spec.bad_rows_max_share)
+        problems = [*report.problems]
+        for suite in suites:
+            problems += [f"{bad.place}: {bad.found}" for bad in suite.rows.bad]
+            if not suite.rows.good:
+                problems.append(f"evaluate: suite {suite.name} has no items")
+        if problems:
+            raise Rejected("\n".join(problems))
+        detail = {
+            "rows": report.rows,
+            "bad_rows": len(rows.bad),
+            "duplicates": report.duplicates,
+            "answers": dict(report.answers),
+            "held_out": len(held_out),
+        }
+        await self._end(run_id, StageName.CHECK, detail, f"{report.rows} rows, no problem found")
+
+    async def freeze(self, run_id: RunId) -> None:
+        """Copy the training rows and suites into the object store.  By content."""
+        run = await self._begin(run_id, StageName.FREEZE)
+        rows = await self.files.rows(run.source_dir, run.spec.train_files)
+        dataset = Dataset(rows.good)
+        uri = f"datasets/{dataset.id}.json"
+        await self._put(uri, {"rows": [row.to_json() for row in dataset.rows]})
+        suites = []
+        for path in run.spec.suites:
+            suite = await self.files.suite(run.source_dir, path)
+            suites.append(await self._freeze_suite(suite))
+        now = self.clock.now()
+        await self.registry.add_dataset(dataset.id, run.spec.project, uri, len(dataset.rows), now)
+        detail = {"dataset": dataset.id, "uri": uri, "rows": len(dataset.rows), "suites": suites}
+        await self._end(run_id, StageName.FREEZE, detail, f"{dataset.id}, {len(dataset.rows)} rows")
+
+    async def _freeze_suite(self, suite: Suite) -> Mapping[str, object]:
+        uri = f"suites/{suite.digest}.json"
+        content = {
+            "name": suite.name,
+            "digest": suite.digest,
+            "check": suite.check,
+            "max_tokens": suite.max_tokens,
+            "rows": [row.to_json() for row in suite.rows.good],
+        }
+        await self._put(uri, content)
+        return {"name": suite.name, "uri": uri, "digest": suite.digest}
+
+    async def attempt(self, run_id: RunId, stage_value: str) -> bool:
+        """Whether the stage is done; asks for a worker when none is at it.
+
+        By (run, stage, number).  Raises `Rejected` when the stage cannot be done.
+        """
+        stage = StageName(stage_value)
+        run = await self._begin(run_id, stage)
+        last = await self.attempts.last(run_id, stage)
+        if last is not None and last.state.value == "succeeded":
+            return True
+        number = next_attempt(last)
+        if number is not None:
+            assignment = await self._assignment(run, stage)
+            await self.attempts.add(run_id, stage, number, assignment, self.clock.now())
+        return False
+
+    async def _assignment(self, run: Run, stage: StageName) -> dict[str, object]:
+        """All that a worker needs to know.  It reads no database and no settings of ours."""
+        frozen = await self._detail(run.id, StageName.FREEZE)
+        assignment: dict[str, object] = {
+            "stage": stage.value,
+            "run": run.id,
+            "base": run.spec.base.source,
+            "dataset": frozen["uri"],
+            "train": asdict(run.spec.train),
+            "served_name": run.spec.served_name,
+        }
+        if stage is StageName.EVALUATE:
+            trained = await self.attempts.result(run.id, StageName.TRAIN)
+            baseline = await self._baseline(run)
+            known = []
+            for suite in frozen["suites"]:
+                report = await self.registry.evaluation(weights_of(baseline), suite["digest"])
+                if report is not None:
+                    known.append(suite["digest"])
+            assignment |= {
+                "suites": frozen["suites"],
+                "candidate": trained["adapter_uri"],
+                "baseline": baseline.adapter_uri,
+                "baseline_known": known,
+                "engine": run.spec.engine.value,
+            }
+        return assignment
+
+    async def collect(self, run_id: RunId, stage_value: str) -> None:
+        """Take over what the worker answered.  By (run, stage)."""
+        stage = StageName(stage_value)
+        result = await self.attempts.result(run_id, stage)
+        if stage is StageName.TRAIN:
+            because = f"{result['steps']} steps, loss {result['loss']:.3f}"
+            await self._end(run_id, stage, result, because)
+            return
+        run = await self.runs.get(run_id)
+        await self._keep_baseline_reports(run, result)
+        await self._end(
+            run_id, stage, {"reports": result["uri"]}, "candidate and baseline answered"
+        )
+
+    async def _keep_baseline_reports(self, run: Run, result: Mapping[str, Any]) -> None:
+        reports = await self._get(str(result["uri"]))
+        weights = weights_of(await self._baseline(run))
+        for value in reports["baseline"]:
+            await self.registry.put_evaluation(weights, suite_report(value), self.clock.now())
+
+    async def gate(self, run_id: RunId) -> bool:
+        """Decide the gates on what was measured.  Pure but for the stage's row."""
+        run = await self._begin(run_id, StageName.GATE)
+        baseline, candidate = await self._reports(run)
+        verdict = decide_gates(run.spec.gates, baseline, candidate)
+        detail = _gate_detail(verdict, baseline, candidate)
+        state = StageState.DONE if verdict.passed else StageState.STOPPED
+        await self.stages.end(
+            run_id, StageName.GATE, state, detail, verdict.because, self.clock.now()
+        )
+        return verdict.passed
+
+    async def register(self, run_id: RunId) -> None:
+        """Record the version with its lineage.  By digest and by run."""
+        run = await self._begin(run_id, StageName.REGISTER)
+        trained = await self._detail(run_id, StageName.TRAIN)
+        frozen = await self._detail(run_id, StageName.FREEZE)
+        gates = await self._detail(run_id, StageName.GATE)
+        recipe: dict[str, object] = asdict(run.spec.train)
+        report: dict[str, object] = {"metrics": gates["candidate"], "gates": gates["gates"]}
+        version = Version(
+            id=version_id(
+                base=run.spec.base.source,
+                adapter_digest=trained["adapter_digest"],
+                dataset_id=frozen["dataset"],
+                recipe=recipe,
+                report={**report, "run": run_id},
+            ),
+            project=run.spec.project,
+            base=run.spec.base.source,
+            adapter_uri=trained["adapter_uri"],
+            adapter_digest=trained["adapter_digest"],
+            dataset_id=frozen["dataset"],
+            recipe=recipe,
+            report=report,
+            run_id=run_id,
+        )
+        await self.registry.add(version, self.clock.now())
+        detail = {"version": version.id}
+        await self._end(run_id, StageName.REGISTER, detail, f"version {version.id}")
+
+    async def mirror(self, run_id: RunId) -> str:
+        """Copy the version to the team's tracker.  By version.  Being away never stops a run."""
+        run = await self.runs.get(run_id)
+        registered = await self._detail(run_id, StageName.REGISTER)
+        version = await self.registry.get(VersionId(registered["version"]))
+        trained = await self._detail(run_id, StageName.TRAIN)
+        losses = [(int(step), float(loss)) for step, loss in trained["losses"]]
+        try:
+            return await self.tracker.mirror(version, run, losses)
+        except Unavailable as error:
+            return f"not mirrored: {error}"
+
+    async def start_release(self, run_id: RunId) -> str:
+        """Open the release of the run's version.  By run."""
+        run = await self._begin(run_id, StageName.RELEASE)
+        registered = await self._detail(run_id, StageName.REGISTER)
+        version = await self.registry.get(VersionId(registered["version"]))
+        baseline = await self._baseline(run)
+        # Releases without units learn from the baseline's own past what "slow" means.
+        durations = await self.evidence.baseline_durations_ms(baseline.id)
+        unchanged = same_weights(version, baseline)
+        release = Release(
+            id=ReleaseId(new_id("rel")),
+            project=run.spec.project,
+            candidate=version.id,
+            baseline=baseline.id,
+            notches_percent=run.spec.release.notches_percent,
+            stage=Stage.UNCHANGED if unchanged else Stage.STARTING,
+        )
+        return await self.releases.add(
+            _stored(release, run, Evidence(reference_ms=freeze_reference(durations))),
+            self.clock.now(),
+        )
+
+    async def look(self, run_id: RunId, release_id: str) -> str | None:
+        """End the run when its release has ended.  By run."""
+        run = await self.runs.get(run_id)
+        if run.state.is_end:
+            return run.state.value
+        stored = await self.releases.get(ReleaseId(release_id))
+        if not stored.release.stage.is_end:
+            return None
+        end = {
+            Stage.PROMOTED: RunState.PROMOTED,
+            Stage.ROLLED_BACK: RunState.ROLLED_BACK,
+            Stage.UNCHANGED: RunState.UNCHANGED,
+        }[stored.release.stage]
+        state = StageState.STOPPED if end is RunState.ROLLED_BACK else StageState.DONE
+        now = self.clock.now()
+        await self.stages.end(
+            run_id, StageName.RELEASE, state, {"release": release_id}, stored.because, now
+        )
+        await self.runs.move(run_id, RunState.RUNNING, end, stored.because, now)
+        return end.value
+
+    async def finish_gated(self, run_id: RunId) -> str:
+        """End a run that its gates stopped.  By run."""
+        run = await self.runs.get(run_id)
+        if run.state.is_end:
+            return run.state.value
+        gates = await self._stage_because(run_id)
+        await self.runs.move(run_id, RunState.RUNNING, RunState.GATED, gates, self.clock.now())
+        return RunState.GATED.value
+
+    async def finish_failed(self, run_id: RunId, because: str) -> str:
+        """End a run that cannot go on.  By run."""
+        run = await self.runs.get(run_id)
+        if run.state.is_end:
+            return run.state.value
+        now = self.clock.now()
+        await self.stages.stop_open(run_id, StageState.FAILED, because, now)
+        await self.runs.move(run_id, RunState.RUNNING, RunState.FAILED, because, now)
+        return RunState.FAILED.value
+
+    async def _begin(self, run_id: RunId, stage: StageName) -> Run:
+        run = await self.runs.get(run_id)
+        if run.state.is_end:
+            raise Rejected(f"run is {run.state.value}: {run.because}")
+        await self.stages.begin(run_id, stage, self.clock.now())
+        return run
+
+    async def _end(
+        self, run_id: RunId, stage: StageName, detail: Mapping[str, object], because: str
+    ) -> None:
+        now = self.clock.now()
+        await self.stages.end(run_id, stage, StageState.DONE, detail, because, now)
+
+    async def _detail(self, run_id: RunId, stage: StageName) -> dict[str, Any]:
+        ended = await self.stages.get(run_id, stage)
+        return dict(ended.detail)
+
+    async def _stage_because(self, run_id: RunId) -> str:
+        return (await self.stages.get(run_id, StageName.GATE)).because
+
+    async def _baseline(self, run: Run) -> Version:
+        """The version that serves now.  It cannot change under a run: one run is active at a time
+        and only its own release moves the baseline."""
+        project = await self.projects.get(run.spec.project)
+        if project.baseline is None:
+            raise Rejected(f"project {project.name} serves nothing to compare with")
+        return await self.registry.get(project.baseline)
+
+    async def _reports(self, run: Run) -> tuple[list[SuiteReport], list[SuiteReport]]:
+        evaluated = await self._detail(run.id, StageName.EVALUATE)
+        frozen = await self._detail(run.id, StageName.FREEZE)
+        reports = await self._get(str(evaluated["reports"]))
+        candidate = [suite_report(value) for value in reports["candidate"]]
+        fresh = {value["digest"]: suite_report(value) for value in reports["baseline"]}
+        weights = weights_of(await self._baseline(run))
+        baseline = []
+        for suite in frozen["suites"]:
+            known = await self.registry.evaluation(weights, suite["digest"])
+            baseline.append(known or fresh[suite["digest"]])
+        return baseline, candidate
+
+    async def _put(self, key: str, content: object) -> None:
+        await self.objects.put(key, json.dumps(content, ensure_ascii=False).encode())
+
+    async def _get(self, key: str) -> Any:
+        return json.loads(await self.objects.get(key))
+
+
+def weights_of(version: Version) -> str:
+    """What identifies the tensors that a version serves."""
+    return digest_json({"base": version.base, "adapter": version.adapter_digest})
+
+
+def suite_report(value: Mapping[str, Any]) -> SuiteReport:
+    """A suite report as a worker wrote it."""
+    items = tuple(ItemResult(**item) for item in value["items"])
+    return SuiteReport(suite=value["suite"], digest=value["digest"], items=items)
+
+
+def _stored(release: Release, run: Run, evidence: Evidence) -> StoredRelease:
+    because = (
+        "the candidate has the baseline's weights, bit for bit: nothing to release"
+        if release.stage is Stage.UNCHANGED
+        else "waiting for the canary's engine"
+    )
+    return StoredRelease(
+        release=release,
+        plan=run.spec.release,
+        evidence=evidence,
+        run_id=run.id,
+        because=because,
+    )
+
+
+# Enough to see what kind of item moved, few enough to read.
+EXAMPLES_SHOWN = 5
+
+
+def _gate_detail(
+    verdict: GateVerdict, baseline: Sequence[SuiteReport], candidate: Sequence[SuiteReport]
+) -> dict[str, object]:
+    """Everything `ratchet gate explain` shows."""
+    suites = []
+    for old, new in zip(baseline, candidate, strict=True):
+        pairs = list(zip(old.items, new.items, strict=True))
+        won = [_example(a, b) for a, b in pairs if b.score > a.score]
+        lost = [_example(a, b) for a, b in pairs if b.score < a.score]
+        comparison = compare_suites(old, new)
+        right = round(sum(item.score for item in new.items))
+        suites.append(
+            {
+                "suite": new.suite,
+                "items": len(new.items),
+                "majority": majority_share(new),
+                "accuracy_interval": wilson_interval(right, len(new.items)),
+                "difference": asdict(comparison),
+                "won": won[:EXAMPLES_SHOWN],
+                "lost": lost[:EXAMPLES_SHOWN],
+            }
+        )
+    return {
+        "passed": verdict.passed,
+        "gates": [asdict(result) for result in verdict.results],
+        "baseline": metrics_of(baseline),
+        "candidate": metrics_of(candidate),
+        "suites": suites,
+    }
+
+
+def _example(old: ItemResult, new: ItemResult) -> dict[str, str]:
+    return {
+        "prompt": new.prompt,
+        "expected": new.expected,
+        "baseline": old.answer,
+        "candidate": new.answer,
+    }

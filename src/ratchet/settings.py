@@ -1,0 +1,77 @@
+"""Every setting of the control plane, typed, with its reason; read once, at the edge.
+
+What an operator changes while the system runs is data in PostgreSQL with an audit row, not a
+setting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.core.errors import Rejected
+from ratchet.kit.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    database_url: Secret
+    """PostgreSQL.  `DATABASE_URL`; the embedded stack sets it to its own server."""
+
+    token: Secret
+    """Who may change things: `RATCHET_TOKEN_FILE` holds it.  People and programs on this machine
+    that can read the file are the operators; roles and single sign-on are not built yet."""
+
+    objects_url: str
+    """Where artifacts are: `RATCHET_OBJECTS_URL`, `file:///folder` or `s3://bucket/prefix`."""
+
+    http_host: str = "127.0.0.1"
+    """`RATCHET_HTTP_HOST`.  Loopback, because there is no login yet."""
+
+    http_port: int = 8081
+    """Control API and console: `RATCHET_HTTP_PORT`."""
+
+    grpc_port: int = 8082
+    """Access records and workers: `RATCHET_GRPC_PORT`."""
+
+    gateway_url: str = "http://127.0.0.1:8080"
+    """Where users reach the gateway, as the console shows it: `RATCHET_GATEWAY_URL`."""
+
+    database_connections: int = 8
+    """Upper bound of our pool: `RATCHET_DATABASE_CONNECTIONS`.  Flows have six of their own."""
+
+    judge_seconds: float = 0.25
+    """How often canaries are judged: `RATCHET_JUDGE_SECONDS`.  A shorter pause costs queries, not
+    correctness: the evidence stays valid however often one looks."""
+
+    mlflow_uri: str = ""
+    """Mirror of runs and versions: `MLFLOW_TRACKING_URI`.  Empty: no mirror."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Raises `Rejected` naming the variable that is missing or wrong."""
+        try:
+            token = Path(env["RATCHET_TOKEN_FILE"]).read_text().strip()
+            return cls(
+                database_url=Secret(env["DATABASE_URL"]),
+                token=Secret(token),
+                objects_url=env["RATCHET_OBJECTS_URL"],
+                http_host=env.get("RATCHET_HTTP_HOST", "127.0.0.1"),
+                http_port=int(env.get("RATCHET_HTTP_PORT", "8081")),
+                grpc_port=int(env.get("RATCHET_GRPC_PORT", "8082")),
+                gateway_url=env.get("RATCHET_GATEWAY_URL", "http://127.0.0.1:8080"),
+                database_connections=int(env.get("RATCHET_DATABASE_CONNECTIONS", "8")),
+                judge_seconds=float(env.get("RATCHET_JUDGE_SECONDS", "0.25")),
+                mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
+            )
+        except KeyError as error:
+            raise Rejected(f"environment variable {error.args[0]} is not set") from error
+        except (OSError, ValueError) as error:
+            raise Rejected(f"settings from the environment: {error}") from error
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment.  The one place that reads it."""
+    return os.environ

@@ -1,0 +1,168 @@
+"""`python -m ratchet.train.main`: claim one attempt, do its stage, report, exit.
+
+Exit codes: 0 the control plane has the outcome (also when the work failed or is no longer
+wanted), anything else is a crash, and the stage is tried again from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ratchet.engine.weights import (
+    ADAPTER_FILES,
+    WeightsError,
+    base_folder,
+    get,
+    open_store,
+    put_new,
+    quiet,
+)
+from ratchet.train.desk import Desk, Superseded
+from ratchet.train.evaluate import EngineArguments, EngineFailed, engine, run_suite
+from ratchet.train.sft import adapter_digest, train
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("ratchet worker", description=__doc__)
+    parser.add_argument("--attempt", required=True)
+    parser.add_argument("--server", required=True, help="gRPC address of the control plane")
+    parser.add_argument("--token-file", type=Path, required=True)
+    parser.add_argument("--objects", required=True, help="URL of the object store")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for bases and adapters")
+    parser.add_argument("--vllm-python", default=sys.executable)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    quiet()
+    desk = Desk(options.server, options.attempt, options.token_file.read_text().strip())
+    try:
+        assignment = desk.claim()
+        result = STAGES[assignment["stage"]](assignment, desk, options)
+        desk.succeed(result)
+    except Superseded:
+        print(f"attempt {options.attempt} is no longer wanted")
+    except (WeightsError, EngineFailed) as error:
+        _tell(desk, str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _tell(desk, f"disk full: {error}. Free some space and start the run again")
+    return 0
+
+
+def _tell(desk: Desk, because: str) -> None:
+    with contextlib.suppress(Superseded):
+        desk.fail(because)
+
+
+def train_stage(
+    assignment: dict[str, Any], desk: Desk, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Train, then ship the adapter under its digest.  Killed anywhere, the next attempt goes on."""
+    store = open_store(options.objects)
+    rows = json.loads(get(store, assignment["dataset"]))["rows"]
+    desk.report({"doing": "loading the base model"}, [])
+    base = base_folder(assignment["base"], options.cache / "bases")
+    work = options.work / assignment["run"]
+    work.mkdir(parents=True, exist_ok=True)
+
+    def report(progress: dict[str, Any], losses: list[tuple[int, float]]) -> None:
+        desk.report({"doing": "training", **progress}, losses)
+        desk.check()
+
+    trained = train(base, rows, assignment["train"], work, report)
+    digest = adapter_digest(trained.adapter, assignment["base"])
+    uri = f"adapters/{digest[:24]}"
+    size = 0
+    for name in ADAPTER_FILES:
+        content = (trained.adapter / name).read_bytes()
+        size += len(content)
+        put_new(store, f"{uri}/{name}", content)
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    return {
+        "adapter_uri": uri,
+        "adapter_digest": digest,
+        "adapter_bytes": size,
+        "steps": trained.steps,
+        "loss": trained.loss,
+        "losses": trained.losses,
+        "seconds": trained.seconds,
+        "tokens": trained.tokens,
+    }
+
+
+def evaluate_stage(
+    assignment: dict[str, Any], desk: Desk, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Candidate and baseline on the same items, each through an engine of its own."""
+    store = open_store(options.objects)
+    suites = [json.loads(get(store, suite["uri"])) for suite in assignment["suites"]]
+    fresh = [s for s in suites if s["digest"] not in assignment["baseline_known"]]
+    total = sum(len(s["rows"]) for s in suites) + sum(len(s["rows"]) for s in fresh)
+    progress = _Count(desk, total)
+    log = options.work / assignment["run"] / "evaluate-engine.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    reports: dict[str, list[dict[str, Any]]] = {}
+    sides = (
+        ("candidate", assignment["candidate"], suites),
+        ("baseline", assignment["baseline"], fresh),
+    )
+    for side, adapter, wanted in sides:
+        reports[side] = []
+        if not wanted:
+            continue
+        desk.report({"doing": f"starting the {side}'s engine"}, [])
+        arguments = EngineArguments(
+            kind=assignment["engine"],
+            base=assignment["base"],
+            adapter=adapter,
+            objects=options.objects,
+            cache=options.cache,
+            name=assignment["served_name"],
+            vllm_python=options.vllm_python,
+        )
+        with engine(arguments, log) as url:
+            desk.report({"doing": f"asking the {side}"}, [])
+            for suite in wanted:
+                reports[side].append(
+                    run_suite(suite, url, assignment["served_name"], progress.item)
+                )
+                progress.suite_done(len(suite["rows"]))
+    # Under the run's name: latencies are measurements, so two evaluations are two reports.
+    uri = f"reports/{assignment['run']}.json"
+    put_new(store, uri, json.dumps(reports, ensure_ascii=False).encode())
+    return {"uri": uri}
+
+
+class _Count:
+    """Items answered so far, over all suites and both sides."""
+
+    def __init__(self, desk: Desk, total: int) -> None:
+        self._desk, self._total, self._before = desk, total, 0
+
+    def item(self, number: int) -> None:
+        self._desk.report({"step": self._before + number, "steps": self._total}, [])
+        self._desk.check()
+
+    def suite_done(self, items: int) -> None:
+        self._before += items
+
+
+STAGES = {"train": train_stage, "evaluate": evaluate_stage}
+
+if __name__ == "__main__":
+    code = main()
+    # Libraries leave threads behind that can hold an exit for minutes; everything is reported.
+    sys.stdout.flush()
+    os._exit(code)

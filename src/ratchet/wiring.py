@@ -1,0 +1,102 @@
+"""The only place that names concrete classes: settings in, ready parts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.adapters.files import LocalFiles
+from ratchet.adapters.mlflow import MlflowTracker, NoTracker
+from ratchet.adapters.objects import ObstoreObjects
+from ratchet.adapters.postgres.executors import PostgresExecutors
+from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
+from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.registry import PostgresRegistry
+from ratchet.adapters.postgres.releases import PostgresReleases
+from ratchet.adapters.postgres.runs import (
+    PostgresAttempts,
+    PostgresAudit,
+    PostgresProjects,
+    PostgresRuns,
+    PostgresStages,
+)
+from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.durable.flow import Durable
+from ratchet.kit.clock import SystemClock
+from ratchet.kit.ids import new_id
+from ratchet.operations.release import ReleaseParts
+from ratchet.operations.retrain import Pipeline
+from ratchet.operations.runs import RunParts
+from ratchet.ports import Tracker
+from ratchet.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The control plane, put together."""
+
+    settings: Settings
+    database: Database
+    durable: Durable
+    runs: RunParts
+    release: ReleaseParts
+    attempts: PostgresAttempts
+    engines: PostgresEngines
+    gateway: PostgresGateway
+    records: PostgresRecords
+    executors: PostgresExecutors
+    views: PostgresViews
+
+
+def build(settings: Settings) -> Parts:
+    """Put the parts together.  Nothing is opened yet; call on the loop that will run them."""
+    clock = SystemClock()
+    url = settings.database_url.reveal()
+    database = Database(url, size_max=settings.database_connections)
+    projects, runs = PostgresProjects(database), PostgresRuns(database)
+    stages, attempts = PostgresStages(database), PostgresAttempts(database)
+    audit, releases = PostgresAudit(database), PostgresReleases(database)
+    engines = PostgresEngines(database)
+    objects = ObstoreObjects(settings.objects_url)
+    tracker: Tracker = NoTracker()
+    if settings.mlflow_uri:
+        tracker = MlflowTracker(settings.mlflow_uri, objects)
+    pipeline = Pipeline(
+        projects=projects,
+        runs=runs,
+        stages=stages,
+        attempts=attempts,
+        registry=PostgresRegistry(database),
+        releases=releases,
+        evidence=releases,
+        files=LocalFiles(),
+        objects=objects,
+        tracker=tracker,
+        clock=clock,
+    )
+    return Parts(
+        settings=settings,
+        database=database,
+        durable=Durable(_with_driver(url), new_id("exe"), {"retrain": pipeline.retrain}),
+        runs=RunParts(
+            projects=projects,
+            runs=runs,
+            stages=stages,
+            attempts=attempts,
+            workers=attempts,
+            audit=audit,
+            clock=clock,
+        ),
+        release=ReleaseParts(
+            releases=releases, evidence=releases, engines=engines, audit=audit, clock=clock
+        ),
+        attempts=attempts,
+        engines=engines,
+        gateway=PostgresGateway(database),
+        records=PostgresRecords(database),
+        executors=PostgresExecutors(database),
+        views=PostgresViews(database),
+    )
+
+
+def _with_driver(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
