@@ -13,6 +13,8 @@ from ratchet.operations.runs import Wakes
 from ratchet.ports import Act, Audit, EngineStore, EvidenceSource, ReleaseStore, StoredRelease
 
 JUDGE = "judge"
+# A record this young means that the gateway can be seen.
+SIGHT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ async def advance(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) ->
         await _await_engine(stored, parts, durable)
     elif stored.release.stage in (Stage.CANARY, Stage.PAUSED):
         await _judge_canary(stored, parts, durable)
+    elif stored.release.stage is Stage.HELD:
+        await _await_sight(stored, parts, durable)
 
 
 async def _await_engine(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
@@ -51,6 +55,15 @@ async def _await_engine(stored: StoredRelease, parts: ReleaseParts, durable: Wak
     failure = await parts.engines.failure(candidate)
     if failure is not None:
         await _commit(stored, Signal.DEAD, failure, parts, durable)
+
+
+async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
+    """A hold for blindness ends when the gateway's records come again and the engine is there."""
+    now = parts.clock.now()
+    silent = await parts.evidence.seconds_since_record(stored.release.project, now)
+    ready = await parts.engines.down_seconds(stored.release.candidate, now) == 0.0
+    if silent <= SIGHT_SECONDS and ready:
+        await _commit(stored, Signal.RESUME, "access records come again", parts, durable)
 
 
 async def _judge_canary(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:

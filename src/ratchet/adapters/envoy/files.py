@@ -63,7 +63,6 @@ class EnvoyFiles:
         Raises `Rejected` with Envoy's own words, in which case the last good routes stay in force
         and the files say them again; `Unavailable` when Envoy is not there.
         """
-        before = await self._counters()
         wanted = set(snapshot.endpoints)
         for version in wanted:
             self._write(
@@ -72,20 +71,46 @@ class EnvoyFiles:
         if wanted - self._known:
             self._write_clusters(wanted | self._known)
             await self._until_clusters(wanted)
+        await self._apply_routes(snapshot)
+        await self._until_endpoints(snapshot)
+        if self._known - wanted:
+            self._write_clusters(wanted)
+            for gone in self._known - wanted:
+                (self._folder / f"eds-{cluster_name(gone)}.json").unlink(missing_ok=True)
+        self._known = wanted
+
+    async def _apply_routes(self, snapshot: GatewaySnapshot) -> None:
         good = self._read("rds")
+        resource = routes(snapshot)
+        if good is not None and json.loads(good)["resources"] == [resource]:
+            # Envoy takes no notice of a route table that is the same; nor do we.
+            return
+        before = await self._counters()
         label = f"r{snapshot.revision}.{os.getpid()}.{self._count}"
-        self._write("rds", [routes(snapshot)], label)
+        self._write("rds", [resource], label)
         try:
             await self._until_routes(label, before)
         except Rejected:
             if good is not None:
                 self._replace("rds", good)
             raise
-        if self._known - wanted:
-            self._write_clusters(wanted)
-            for gone in self._known - wanted:
-                (self._folder / f"eds-{cluster_name(gone)}.json").unlink(missing_ok=True)
-        self._known = wanted
+
+    async def _until_endpoints(self, snapshot: GatewaySnapshot) -> None:
+        wanted = {
+            (cluster_name(version), place.port)
+            for version, places in snapshot.endpoints.items()
+            for place in places
+        }
+        async for _ in self._looks("endpoints"):
+            answer = await self._get("/clusters?format=json")
+            found = {
+                (status["name"], host["address"]["socket_address"]["port_value"])
+                for status in answer.get("cluster_statuses", [])
+                for host in status.get("host_statuses", [])
+                if "socket_address" in host["address"]
+            }
+            if wanted <= found:
+                return
 
     async def _until_clusters(self, wanted: set[VersionId]) -> None:
         async for _ in self._looks("clusters"):

@@ -103,9 +103,11 @@ def _listener(places: GatewayPlaces) -> Resource:
         "access_log": [
             {
                 "name": "records",
-                "filter": {"header_filter": {
+                "filter": {
+                    "header_filter": {
                         "header": {"name": ":path", "string_match": {"prefix": "/v1/"}}
-                    }},
+                    }
+                },
                 "typed_config": _records(),
             }
         ],

@@ -20,9 +20,9 @@ Connection = psycopg.AsyncConnection[Row]
 # Statement name -> SQL with %(name)s parameters.
 STATEMENTS: Mapping[str, str] = {
     name: getattr(queries, name).sql
-    for queries in [aiosql.from_path(
-            Path(__file__).parent / "queries", "psycopg", mandatory_parameters=False
-        )]
+    for queries in [
+        aiosql.from_path(Path(__file__).parent / "queries", "psycopg", mandatory_parameters=False)
+    ]
     for name in queries.available_queries
     if not name.endswith("_cursor")
 }

@@ -16,6 +16,8 @@ from ratchet.core.run import RunState
 from ratchet.entrypoints.cli.client import Client
 
 POLL_SECONDS = 0.5
+# A run is queued for a moment even when nothing stands before it.
+QUEUED_LOOKS = 4
 MARKS = {"done": "✓", "stopped": "■", "failed": "✗"}
 COLOURS = {"done": "green", "stopped": "yellow", "failed": "red"}
 RUN_COLOURS = {
@@ -86,13 +88,13 @@ class _Seen:
     stages: dict[str, str] = field(default_factory=dict)
     verdicts: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
-    queued: bool = False
+    queued: int = 0
     task: TaskID | None = None
     task_stage: str = ""
 
     def show_run(self, run: dict[str, Any]) -> None:
-        if run["state"] == "queued" and not self.queued:
-            self.queued = True
+        self.queued += run["state"] == "queued"
+        if run["state"] == "queued" and self.queued == QUEUED_LOOKS:
             self.console.print("  … queued: another run of this project is active", style="dim")
         for stage in run["stages"]:
             self._show_stage(stage)

@@ -34,9 +34,11 @@ RETRY_SECONDS = 0.5
 
 
 def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
-    """One record, or None for what no engine was asked (health, unknown paths)."""
+    """One record, or None for what asked no model for an answer (health, lists, unknown paths)."""
     common, request, response = entry.common_properties, entry.request, entry.response
     version = version_of_cluster(common.upstream_cluster)
+    if not request.path.endswith("/completions"):
+        return None
     if version is None or not common.route_name.startswith(ROUTE_PREFIX):
         return None
     status = response.response_code.value

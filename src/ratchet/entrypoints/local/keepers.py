@@ -7,6 +7,7 @@ plane is away nothing changes here: what serves goes on serving, what trains goe
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 
 # Engines must keep answering while a training takes every cycle it can get.
 WORKER_NICENESS = 10
+# glibc gives large blocks back to the kernel after every step and asks for them again; keeping them
+# makes a step on a CPU 5 to 25 % faster.
+WORKER_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 ENGINE_STOP_SECONDS = 35.0
 HEALTH_SECONDS = 1.0
 
@@ -39,6 +43,7 @@ class Keeper:
     ports: Ports
     client: httpx.AsyncClient
     vllm_python: str
+    env: Mapping[str, str]
     engines: dict[str, _Engine] = field(default_factory=dict)
     workers: dict[str, Child] = field(default_factory=dict)
     stopping: list[Child] = field(default_factory=list)
@@ -146,6 +151,7 @@ class Keeper:
                 "--vllm-python", self.vllm_python,
             ],
             log_file=self.state.log(f"worker-{attempt['run']}-{attempt['stage']}"),
+            env={**self.env, **WORKER_MALLOC},
         )  # fmt: skip
         child.start()
         self.workers[attempt["id"]] = child

@@ -84,7 +84,7 @@ class Stack:
             timeout=10.0,
         )
         vllm = self.env.get("RATCHET_VLLM_PYTHON", sys.executable)
-        self.keeper = Keeper(self.state, self.ports, client, vllm)
+        self.keeper = Keeper(self.state, self.ports, client, vllm, self.env)
 
     async def _start_stores(self) -> str:
         """PostgreSQL and Valkey, or the user's own PostgreSQL."""

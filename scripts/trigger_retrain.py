@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Ask the control plane for a retraining: from a merge, a cron job, or by hand.
+
+Finds the control plane through --state-dir, RATCHET_URL and RATCHET_TOKEN, or the nearest .ratchet.
+Exit codes: 0 promoted, unchanged, or stopped by a gate as configured; 1 failed, rolled back or
+cancelled; 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from ratchet.core.errors import NotFound, RatchetError, Rejected
+from ratchet.entrypoints.cli.client import connect
+from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED, EXITS, commit_of, start_run
+from ratchet.entrypoints.cli.watch import follow_run
+from ratchet.kit.digest import digest_file
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the spec, as ratchet.yaml")
+    parser.add_argument("--no-wait", action="store_true", help="do not follow the run")
+    parser.add_argument("--key", default="", help="idempotency key; default: commit and file")
+    parser.add_argument("--why", default="merge", help="for the record")
+    parser.add_argument("--state-dir", type=Path, default=None)
+    options = parser.parse_args()
+    console = Console()
+    try:
+        client = connect(options.state_dir)
+        key = options.key or default_key(options.config)
+        run_id = start_run(client, options.config, kind="merge", why=options.why, key=key)
+        console.print(f"run {run_id}: {client.url}/runs/{run_id}")
+        if options.no_wait:
+            return 0
+        run = follow_run(client, run_id, console)
+    except (Rejected, NotFound) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except RatchetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    console.print(f"{run['state'].replace('_', ' ')}: {run['because']}", markup=False)
+    return EXITS.get(run["state"], EXIT_FAILED)
+
+
+def default_key(config: Path) -> str:
+    """One run for one commit of one file; outside of Git every call is a run of its own."""
+    commit = commit_of(config.absolute().parent)
+    if not commit or not config.exists():
+        return ""
+    return f"{commit[:12]}-{digest_file(config)[:12]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
