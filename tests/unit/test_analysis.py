@@ -1,0 +1,182 @@
+"""The live judge: what it says, and that it says nothing without evidence."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from ratchet.core.analysis import (
+    Evidence,
+    Sight,
+    Unit,
+    describe,
+    freeze_reference,
+    judge,
+    next_notch,
+    observe,
+)
+from ratchet.core.artifact import VersionId
+from ratchet.core.rollout import Release, ReleaseId, Signal, Stage
+from ratchet.core.spec import ReleasePlan
+
+PLAN = ReleasePlan(units_per_notch=5)
+SEEN = Sight(seconds_since_record=0.5, canary_engine_down_seconds=0.0)
+REFERENCE = (100.0, 120.0, 150.0, 180.0, 250.0)
+CANARY = Release(
+    id=ReleaseId("r"),
+    project="p",
+    candidate=VersionId("new"),
+    baseline=VersionId("old"),
+    notches_percent=(5, 50, 100),
+    stage=Stage.CANARY,
+)
+
+
+def units(
+    count: int, *, canary_every: int, canary_fails: bool = False, canary_ms: float = 100.0
+) -> list[Unit]:
+    """Units in which every so many is the canary's; the baseline takes 100 ms and never fails."""
+    found = []
+    for number in range(1, count + 1):
+        is_canary = number % canary_every == 0
+        found.append(
+            Unit(
+                sequence=number,
+                is_canary=is_canary,
+                failed=is_canary and canary_fails,
+                duration_ms=canary_ms if is_canary else 100.0,
+            )
+        )
+    return found
+
+
+def test_too_few_answers_are_no_reason_for_anything() -> None:
+    evidence = observe(Evidence(), units(40, canary_every=20), 0.1)
+
+    verdict = judge(CANARY, PLAN, evidence, SEEN)
+
+    assert verdict.signal is None
+    assert "2 of 5 canary answers" in verdict.because
+
+
+def test_enough_answers_without_harm_are_a_climb() -> None:
+    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
+
+    verdict = judge(CANARY, PLAN, evidence, SEEN)
+
+    assert verdict.signal is Signal.HEALTHY
+    assert "no evidence of harm" in verdict.because
+
+
+def test_a_canary_that_fails_is_rolled_back_with_its_numbers() -> None:
+    evidence = observe(Evidence(), units(200, canary_every=20, canary_fails=True), 0.1)
+
+    verdict = judge(CANARY, PLAN, evidence, SEEN)
+
+    assert verdict.signal is Signal.UNHEALTHY
+    assert "10 of 10 canary answers failed, 0 of 190 baseline answers" in verdict.because
+
+
+def test_a_slow_canary_is_rolled_back_for_its_latency() -> None:
+    known = Evidence(reference_ms=REFERENCE)
+
+    evidence = observe(known, units(300, canary_every=20, canary_ms=400.0), 0.1)
+    verdict = judge(CANARY, PLAN, evidence, SEEN)
+
+    assert verdict.signal is Signal.UNHEALTHY
+    assert verdict.because.startswith("latency: 15 of 15 canary answers took longer")
+
+
+def test_a_canary_slower_within_the_margin_is_not_worse() -> None:
+    known = Evidence(reference_ms=(105.0, 120.0, 150.0, 180.0, 250.0))
+
+    evidence = observe(known, units(300, canary_every=20, canary_ms=115.0), 0.1)
+
+    assert evidence.log_e_latency <= 1e-9  # zero but for rounding
+
+
+def test_silence_is_not_health() -> None:
+    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
+    silent = replace(SEEN, seconds_since_record=PLAN.blind_hold_seconds + 1)
+
+    assert judge(CANARY, PLAN, evidence, silent).signal is Signal.BLIND
+
+
+def test_harm_that_was_proven_rolls_back_even_when_nobody_sees_any_more() -> None:
+    evidence = observe(Evidence(), units(200, canary_every=20, canary_fails=True), 0.1)
+    silent = replace(SEEN, seconds_since_record=999.0)
+
+    assert judge(CANARY, PLAN, evidence, silent).signal is Signal.UNHEALTHY
+
+
+def test_an_engine_that_stays_away_is_dead() -> None:
+    gone = replace(SEEN, canary_engine_down_seconds=31.0)
+
+    assert judge(CANARY, PLAN, Evidence(), gone).signal is Signal.DEAD
+
+
+def test_a_paused_canary_does_not_climb() -> None:
+    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
+    paused = replace(CANARY, stage=Stage.PAUSED)
+
+    assert judge(paused, PLAN, evidence, SEEN).signal is None
+
+
+def test_weak_evidence_of_harm_stops_the_climb_but_rolls_nothing_back() -> None:
+    few = units(100, canary_every=10)
+    few[9] = replace(few[9], failed=True)
+    few[19] = replace(few[19], failed=True)
+
+    evidence = observe(Evidence(), few, 0.1)
+    verdict = judge(CANARY, PLAN, evidence, SEEN)
+
+    assert verdict.signal is None
+    assert "no climb" in verdict.because
+
+
+def test_units_that_were_taken_are_not_taken_twice() -> None:
+    first = observe(Evidence(), units(120, canary_every=6), 0.1)
+
+    assert observe(first, units(120, canary_every=6), 0.1) == first
+
+
+def test_the_reference_is_frozen_from_the_baseline_before_it_is_bet_on() -> None:
+    few = [u for u in units(40, canary_every=20)]
+    waiting = observe(Evidence(), few, 0.1)
+    assert waiting.reference_ms == ()
+    assert len(waiting.warming_ms) == 38
+
+    more = [replace(u, sequence=u.sequence + 40) for u in units(40, canary_every=20)]
+    frozen = observe(waiting, more, 0.1)
+
+    assert frozen.reference_ms == (100.0,) * 5
+    assert frozen.warming_ms == ()
+    assert frozen.log_e_latency == pytest.approx(0.0, abs=1e-9)
+
+
+def test_quantiles_need_enough_answers() -> None:
+    assert freeze_reference([1.0] * 49) == ()
+    assert freeze_reference([float(i) for i in range(1, 101)]) == (50.0, 75.0, 90.0, 95.0, 99.0)
+
+
+def test_a_new_notch_counts_from_zero_and_keeps_the_evidence() -> None:
+    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
+
+    after = next_notch(evidence)
+
+    assert after.notch_units == 0
+    assert after.errors == evidence.errors
+    assert describe(after)["canary_units"] == 10.0
+
+
+def test_replaying_the_same_units_gives_the_same_bits() -> None:
+    chance = random.Random(5)
+    stream = [
+        Unit(i, chance.random() < 0.2, chance.random() < 0.05, chance.expovariate(0.01))
+        for i in range(1, 1500)
+    ]
+    known = Evidence(reference_ms=REFERENCE)
+
+    assert observe(known, stream, 0.1) == observe(known, stream, 0.1)

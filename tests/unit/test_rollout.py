@@ -1,0 +1,129 @@
+"""The release's table: every legal move, and that illegal ones change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.core.artifact import VersionId
+from ratchet.core.errors import Rejected
+from ratchet.core.rollout import (
+    MOVES,
+    MakeBaseline,
+    Release,
+    ReleaseId,
+    RetireEngine,
+    SetCanaryWeight,
+    Signal,
+    Stage,
+    decide,
+)
+
+OLD, NEW = VersionId("v_old"), VersionId("v_new")
+
+
+def fresh(**changes: object) -> Release:
+    values: dict[str, object] = {
+        "id": ReleaseId("r1"),
+        "project": "p",
+        "candidate": NEW,
+        "baseline": OLD,
+        "notches_percent": (5, 50, 100),
+        **changes,
+    }
+    return Release(**values)  # type: ignore[arg-type]
+
+
+def play(release: Release, *signals: Signal) -> tuple[Release, list[object]]:
+    """Feed signals in order; answer the last release and every command issued."""
+    issued: list[object] = []
+    for signal in signals:
+        decision = decide(release, signal)
+        release = decision.release
+        issued += decision.commands
+    return release, issued
+
+
+def test_a_healthy_release_climbs_every_notch_then_becomes_the_baseline() -> None:
+    release, issued = play(fresh(), Signal.READY, Signal.HEALTHY, Signal.HEALTHY)
+
+    assert release.stage is Stage.PROMOTED
+    assert issued == [
+        SetCanaryWeight(5),
+        SetCanaryWeight(50),
+        SetCanaryWeight(100),
+        MakeBaseline(NEW),
+        RetireEngine(OLD, after_holdback=True),
+    ]
+
+
+def test_evidence_of_harm_takes_the_canary_to_zero_and_retires_its_engine() -> None:
+    release, issued = play(fresh(), Signal.READY, Signal.UNHEALTHY)
+
+    assert release.stage is Stage.ROLLED_BACK
+    assert issued[-2:] == [SetCanaryWeight(0), RetireEngine(NEW, after_holdback=False)]
+
+
+def test_a_hold_takes_the_weight_and_a_resume_gives_back_the_same_notch() -> None:
+    climbed, _ = play(fresh(), Signal.READY, Signal.HEALTHY)
+
+    held, issued = play(climbed, Signal.BLIND)
+    resumed, after = play(held, Signal.RESUME)
+
+    assert (held.weight_percent, issued) == (0, [SetCanaryWeight(0)])
+    assert (resumed.stage, after) == (Stage.CANARY, [SetCanaryWeight(50)])
+
+
+def test_a_pause_keeps_the_weight_and_harm_still_rolls_back() -> None:
+    paused, issued = play(fresh(), Signal.READY, Signal.PAUSE)
+
+    assert (paused.weight_percent, issued) == (5, [SetCanaryWeight(5)])
+    assert play(paused, Signal.UNHEALTHY)[0].stage is Stage.ROLLED_BACK
+
+
+def test_a_promoted_release_goes_back_to_the_old_baseline_when_a_person_says_so() -> None:
+    promoted, _ = play(fresh(), Signal.READY, Signal.PROMOTE)
+
+    back, issued = play(promoted, Signal.ABORT)
+
+    assert back.stage is Stage.ROLLED_BACK
+    assert MakeBaseline(OLD) in issued
+    assert SetCanaryWeight(0) in issued
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("signal", list(Signal))
+def test_a_pair_that_is_not_in_the_table_is_refused_by_name(stage: Stage, signal: Signal) -> None:
+    if (stage, signal) in MOVES:
+        decide(fresh(stage=stage), signal)
+        return
+
+    with pytest.raises(Rejected, match=stage.value):
+        decide(fresh(stage=stage), signal)
+
+
+@given(st.lists(st.sampled_from(Signal), max_size=14))
+def test_a_release_that_fell_back_serves_nobody_and_weights_follow_the_stage(
+    signals: list[Signal],
+) -> None:
+    release, weight = fresh(), 0
+    for signal in signals:
+        with contextlib.suppress(Rejected):
+            decision = decide(release, signal)
+            release = decision.release
+            for command in decision.commands:
+                if isinstance(command, SetCanaryWeight):
+                    weight = command.percent
+        assert weight == release.weight_percent
+
+    if release.stage is Stage.ROLLED_BACK:
+        assert weight == 0
+
+
+def test_every_decision_counts_the_version_up() -> None:
+    release, _ = play(fresh(version=4), Signal.READY, Signal.PAUSE)
+
+    assert release.version == 6
