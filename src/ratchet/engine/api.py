@@ -7,6 +7,7 @@ engine cannot do is refused by name, never ignored.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -175,7 +176,9 @@ class Api:
         loop = asyncio.get_running_loop()
 
         def emit(token: int | None, end: str | None) -> None:
-            loop.call_soon_threadsafe(queue.put_nowait, (token, end))
+            # A server that stops closes its loop while the last step is being computed.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(queue.put_nowait, (token, end))
 
         job = Job(prompt, sampling, emit)
         try:

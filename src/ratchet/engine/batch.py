@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,8 +61,16 @@ class Job:
 class Batcher:
     """Owns the model; everything else talks to it through `submit` and `cancel`."""
 
-    def __init__(self, model: PackedModel, stop_tokens: frozenset[int]) -> None:
+    def __init__(
+        self,
+        model: PackedModel,
+        stop_tokens: frozenset[int],
+        on_crash: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_crash` is called when a step raises, which is a bug: the engine must not stay up and
+        answer nobody."""
         self._model = model
+        self._on_crash = on_crash
         self._stop = stop_tokens
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
@@ -70,7 +79,7 @@ class Batcher:
         self._wake = threading.Condition()
         self._closed = False
         self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._loop, name="batcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -101,6 +110,15 @@ class Batcher:
     def cancel(self, job: Job) -> None:
         """Stop computing for a request whose client has gone."""
         job.cancelled = True
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            # Left without having been closed: a bug, and nobody would be answered any more.
+            if not self._closed:
+                traceback.print_exc()
+                self._on_crash()
 
     def _loop(self) -> None:
         while True:

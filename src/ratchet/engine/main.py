@@ -7,6 +7,7 @@ The port opens only when the weights are loaded and one answer was computed, so 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ from ratchet.engine.weights import (
 
 DRAIN_SECONDS = 30
 EXIT_BAD_INPUT = 2
+EXIT_BUG = 70
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (WeightsError, UnsupportedModel) as error:
         print(f"engine: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    batcher = Batcher(packed, stop_tokens(model, tokenizer))
+    batcher = Batcher(packed, stop_tokens(model, tokenizer), lambda: os._exit(EXIT_BUG))
     batcher.start()
     _warm_up(batcher, tokenizer)
     fault = Fault(options.drill_error_rate, options.drill_delay_seconds)

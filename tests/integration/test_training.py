@@ -1,0 +1,133 @@
+"""Training on a tiny real model: it learns, it resumes after a kill as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.engine.weights import ADAPTER_FILES, quiet
+from ratchet.train.sft import adapter_digest, train
+from tests import tiny
+
+RECIPE: dict[str, Any] = {
+    "lora": {"rank": 8, "alpha": 16},
+    "epochs": 1.0,
+    "learning_rate": 1e-2,
+    "batch_size": 4,
+    "max_length_tokens": 64,
+    "seed": 3,
+    "checkpoint_every_steps": 4,
+}
+
+# The same training in a process of its own, slow enough to be killed in the middle.
+KILLABLE = """
+import json, sys, time
+from pathlib import Path
+from ratchet.engine.weights import quiet
+from ratchet.train.sft import train
+quiet()
+base, data, work, recipe = sys.argv[1:5]
+rows = [json.loads(line) for line in Path(data).read_text().splitlines()]
+def report(progress, losses):
+    for step, _ in losses:
+        print(step, flush=True)
+        time.sleep(0.1)
+train(Path(base), rows, json.loads(recipe), Path(work), report)
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quiet()
+    return tiny.build(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    tiny.write_rows(path, 64, seed=1)
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_training_learns_and_reports_every_step(base: Path, data: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, float]] = []
+
+    trained = train(base, rows_of(data), RECIPE, tmp_path, lambda _, losses: seen.extend(losses))
+
+    assert [step for step, _ in seen] == list(range(1, 17))
+    assert trained.steps == 16
+    assert trained.loss < seen[0][1] - 0.5
+    assert all((trained.adapter / name).exists() for name in ADAPTER_FILES)
+
+
+def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    whole = train(base, rows_of(data), RECIPE, tmp_path / "whole", lambda *_: None)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLABLE, str(base), str(data), str(killed)]
+    process = subprocess.Popen(
+        [*command, json.dumps(RECIPE)], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == "10":
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.1)
+
+    resumed_from: list[int] = []
+    rest = train(
+        base,
+        rows_of(data),
+        RECIPE,
+        killed,
+        lambda progress, _: resumed_from.append(progress["step"]),
+    )
+
+    assert resumed_from[0] == 8
+    assert rest.steps == whole.steps
+    before = dict(whole.losses)
+    assert dict(rest.losses).keys() == before.keys()
+    for step, loss in rest.losses:
+        assert loss == pytest.approx(before[step], rel=1e-3, abs=1e-3)
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    train(base, rows_of(data)[:32], RECIPE, tmp_path, lambda *_: None)
+    newest = tmp_path / "checkpoints" / "checkpoint-8"
+    (newest / "trainer_state.json").write_text('{"half": ')
+
+    first: list[int] = []
+    train(base, rows_of(data), RECIPE, tmp_path, lambda p, _: first.append(p["step"]))
+
+    assert first[0] == 4
+    assert (tmp_path / "checkpoints" / "broken-checkpoint-8").exists()
+
+
+def test_the_same_adapter_has_the_same_name_wherever_it_was_made(tmp_path: Path) -> None:
+    digests = []
+    for place, order in (("a", ["q", "k"]), ("b", ["k", "q"])):
+        folder = tmp_path / place
+        folder.mkdir()
+        configuration = {"base_model_name_or_path": str(folder), "target_modules": order}
+        (folder / "adapter_config.json").write_text(json.dumps(configuration))
+        (folder / "adapter_model.safetensors").write_bytes(b"tensors")
+        digests.append(adapter_digest(folder, "package:x"))
+
+    assert digests[0] == digests[1]
