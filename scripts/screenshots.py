@@ -16,7 +16,7 @@ def main(url: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for theme in ("light", "dark"):
         for name, (width, height) in SIZES.items():
-            with page(width, height, theme) as opened:  # type: ignore[arg-type]
+            with page(width, height, theme) as opened:
                 opened.goto(url)
                 opened.wait_for_timeout(1500)
                 opened.screenshot(path=folder / f"{name}-{theme}.png", full_page=True)

@@ -39,7 +39,9 @@ def row(text: str, answer: str) -> dict[str, object]:
 
 def write_rows(path: Path, count: int, seed: int, *, wrong: bool = False) -> None:
     """Questions with their colours; `wrong` gives each the other one."""
-    chance, lines, seen = random.Random(seed), [], set()
+    chance = random.Random(seed)
+    lines: list[str] = []
+    seen: set[str] = set()
     while len(lines) < count:
         colour = COLOURS[len(lines) % 2]
         text = question(chance, colour)

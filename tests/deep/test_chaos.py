@@ -12,6 +12,7 @@ import os
 import random
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import httpx2 as httpx
@@ -80,7 +81,7 @@ def _one_round(root: Path, chance: random.Random) -> Counter[str]:
     try:
         with Traffic(stack.gateway), Saboteur(stack, chance) as saboteur:
             for name, wanted in acts.items():
-                run_id = stack.until(lambda n=name: _start(stack, n), 60, f"{name} is asked for")
+                run_id = stack.until(partial(_start, stack, name), 60, f"{name} is asked for")
                 run = stack.end_of(run_id, seconds=400)
                 assert run["state"] == wanted, (name, run["state"], run["because"])
         stack.until(lambda: ask(stack.gateway).status_code == 200, 60, "the gateway serves")

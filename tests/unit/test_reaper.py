@@ -18,7 +18,7 @@ def test_a_process_that_runs_and_beats_lives() -> None:
 
 
 def test_a_process_gone_from_this_machine_is_dead_at_once() -> None:
-    assert is_dead(ALIVE, "here", NOW, {}.get)
+    assert is_dead(ALIVE, "here", NOW, nothing)
 
 
 def test_another_process_under_the_same_number_does_not_count() -> None:
@@ -28,8 +28,13 @@ def test_another_process_under_the_same_number_does_not_count() -> None:
 def test_elsewhere_only_silence_tells() -> None:
     away = replace(ALIVE, host="there")
 
-    assert not is_dead(away, "here", NOW + SILENCE, {}.get)
-    assert is_dead(away, "here", NOW + SILENCE + timedelta(seconds=1), {}.get)
+    assert not is_dead(away, "here", NOW + SILENCE, nothing)
+    assert is_dead(away, "here", NOW + SILENCE + timedelta(seconds=1), nothing)
+
+
+def nothing(_: int) -> str | None:
+    """A machine without processes."""
+    return None
 
 
 @dataclass

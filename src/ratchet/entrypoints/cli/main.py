@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ratchet import __version__
 from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.entrypoints.cli import gate, project, release, run
+from ratchet.entrypoints.cli import gate, project, release, run, traffic
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED
 
@@ -33,6 +33,7 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
 app.command("schema")(project.schema)
+app.command("traffic")(traffic.traffic)
 
 StateOption = Annotated[
     Path | None, typer.Option("--state-dir", help="Folder of the stack. Default: .ratchet")

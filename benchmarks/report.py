@@ -1,0 +1,40 @@
+"""A table for people and `build/bench/NAME.json` for programs, from one list of results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One measured number beside its goal; `better` says which way."""
+
+    id: str
+    value: float
+    unit: str
+    target: float | None = None
+    better: str = "lower"
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.better == "lower" else self.value >= self.target
+
+
+def publish(name: str, settings: str, results: list[Result]) -> None:
+    table = Table("what", "value", "goal", "", title=f"{name}: {settings}")
+    for r in results:
+        goal = "" if r.target is None else f"{'≤' if r.better == 'lower' else '≥'} {r.target:g}"
+        mark = {True: "met", False: "not met", None: ""}[r.met]
+        table.add_row(r.id, f"{r.value:.4g} {r.unit}", goal, mark)
+    Console().print(table)
+    folder = Path("build/bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{k: v for k, v in asdict(r).items() if k != "better"} | {"met": r.met} for r in results]
+    (folder / f"{name}.json").write_text(json.dumps(rows, indent=1))

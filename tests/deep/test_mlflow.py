@@ -1,0 +1,101 @@
+"""The mirror, against a real MLflow server of its own environment (build/mlflow)."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from ratchet.adapters.mlflow import ALIAS, MlflowTracker
+from ratchet.adapters.objects import ObstoreObjects
+from ratchet.core.artifact import RunId, Version, VersionId
+from ratchet.core.errors import Unavailable
+from ratchet.core.run import RunState
+from ratchet.entrypoints.local.state import free_port
+from ratchet.ports import Run
+from tests.contract.test_postgres import SPEC
+
+pytestmark = pytest.mark.deep
+
+MLFLOW = Path("build/mlflow/bin/mlflow").absolute()
+VERSION = Version(
+    id=VersionId("v_1"),
+    project="p",
+    base="package:x",
+    adapter_uri="adapters/a",
+    adapter_digest="a",
+    dataset_id="ds_1",
+    recipe={},
+    report={"metrics": {"s.accuracy": 0.8}},
+    run_id=RunId("run_1"),
+)
+RUN = Run(
+    id=RunId("run_1"), state=RunState.RUNNING, spec=SPEC, source_dir=Path("/x"), trigger={},
+    because="",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not MLFLOW.exists():
+        pytest.skip("build/mlflow does not exist: make test-deep makes it")
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    process = subprocess.Popen(
+        [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", f"sqlite:///{folder}/db", "--artifacts-destination",
+         str(folder / "artifacts")],
+        cwd=folder, stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health", timeout=1).status_code == 200:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    yield url
+    process.terminate()
+    process.wait(30)
+
+
+def test_a_version_is_mirrored_once_with_its_run_metrics_artifacts_and_alias(
+    server: str, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    objects = ObstoreObjects(f"file://{tmp_path}")
+    asyncio.run(objects.put("adapters/a/adapter_config.json", b"{}"))
+    tracker = MlflowTracker(server, objects)
+    losses = [(step, 1.0 / step) for step in range(1, 1200)]
+
+    first = asyncio.run(tracker.mirror(VERSION, RUN, losses))
+    again = asyncio.run(tracker.mirror(VERSION, RUN, losses))
+
+    client = MlflowClient(server)
+    run_id = first.rpartition("/")[2]
+    assert first == again
+    run = client.get_run(run_id)
+    assert run.data.metrics["s.accuracy"] == 0.8
+    assert run.data.params["lora.rank"] == "16"
+    assert len(client.get_metric_history(run_id, "loss")) == 1199
+    assert [f.path for f in client.list_artifacts(run_id, "adapter")] == [
+        "adapter/adapter_config.json"
+    ]
+    assert client.get_model_version_by_alias("p", ALIAS).run_id == run_id
+    assert len(client.search_model_versions("name = 'p'")) == 1
+
+
+def test_a_tracker_that_is_away_is_unavailable_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = MlflowTracker("http://127.0.0.1:1", ObstoreObjects(f"file://{tmp_path}"))
+
+    with pytest.raises(Unavailable, match="MLflow"):
+        asyncio.run(tracker.mirror(VERSION, RUN, []))
