@@ -27,7 +27,7 @@ from ratchet.core.run import (
     StageName,
     StageState,
 )
-from ratchet.core.spec import Drill, ReleasePlan, Spec
+from ratchet.core.spec import BaseModel, Drill, ReleasePlan, Spec
 
 Json = Mapping[str, object]
 
@@ -340,6 +340,9 @@ class FileSource(Protocol):
 
     async def suite(self, folder: Path, path: str) -> Suite:
         """Raises `Rejected` with file, line, found and expected."""
+
+    async def base_problem(self, base: BaseModel) -> str | None:
+        """What is wrong with a base model, as far as this machine can see without loading it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from ratchet.engine.weights import ADAPTER_FILES, quiet
+from ratchet.train.main import is_disk_full
 from ratchet.train.sft import adapter_digest, train
 from tests import tiny
 
@@ -131,3 +133,11 @@ def test_the_same_adapter_has_the_same_name_wherever_it_was_made(tmp_path: Path)
         digests.append(adapter_digest(folder, "package:x"))
 
     assert digests[0] == digests[1]
+
+
+def test_a_full_disk_is_told_apart_from_a_bug(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert is_disk_full(full)
+    assert is_disk_full(RuntimeError("write failed: No space left on device (os error 28)"))
+    assert not is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))

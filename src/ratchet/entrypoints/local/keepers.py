@@ -48,6 +48,10 @@ class Keeper:
     workers: dict[str, Child] = field(default_factory=dict)
     stopping: list[Child] = field(default_factory=list)
 
+    @property
+    def _objects_url(self) -> str:
+        return self.env.get("RATCHET_OBJECTS_URL", self.state.objects_url)
+
     async def tend(self) -> None:
         """One comparison.  Raises httpx errors when the control plane is away."""
         await self._watch_engines()
@@ -90,7 +94,7 @@ class Keeper:
         command = [
             sys.executable, "-m", module,
             "--base", wanted["base"],
-            "--objects", self.state.objects_url,
+            "--objects", self._objects_url,
             "--cache", str(self.state.folder("cache")),
             "--name", wanted["served_name"],
             "--version", wanted["version"],
@@ -145,7 +149,7 @@ class Keeper:
                 "--attempt", attempt["id"],
                 "--server", f"127.0.0.1:{self.ports.grpc}",
                 "--token-file", str(self.state.token_file),
-                "--objects", self.state.objects_url,
+                "--objects", self._objects_url,
                 "--work", str(self.state.folder("work")),
                 "--cache", str(self.state.folder("cache")),
                 "--vllm-python", self.vllm_python,
