@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ratchet.entrypoints.console import charts
 
-RUN = {
+RUN: dict[str, Any] = {
     "id": "run_1",
     "state": "running",
     "because": "",
