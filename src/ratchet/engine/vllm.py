@@ -12,6 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from ratchet.engine.weights import (
     WeightsError,
     base_folder,
@@ -21,6 +23,7 @@ from ratchet.engine.weights import (
 )
 
 EXIT_BAD_INPUT = 2
+CPU_MEMORY_SHARE = 0.25
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -72,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--max-model-len", str(options.positions),
         "--enable-prefix-caching",
     ]  # fmt: skip
+    if not torch.cuda.is_available():
+        # Its default is nine tenths of the machine's memory, which here is everybody's.
+        command += ["--gpu-memory-utilization", str(CPU_MEMORY_SHARE)]
     return os.execv(options.python, command)
 
 
