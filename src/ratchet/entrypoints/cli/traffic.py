@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -48,8 +49,8 @@ def traffic(
         )
 
 
-async def _play(playing: object, seconds: float) -> None:
-    task = asyncio.ensure_future(playing)  # type: ignore[call-overload]
+async def _play(playing: Coroutine[Any, Any, None], seconds: float) -> None:
+    task = asyncio.create_task(playing)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)

@@ -1,9 +1,6 @@
 -- name: get_gateway
 SELECT project, revision, route_revision, arms FROM gateway ORDER BY project LIMIT 1;
 
--- name: gateway_of
-SELECT project, revision, route_revision, arms FROM gateway WHERE project = :project FOR UPDATE;
-
 -- name: set_arms
 UPDATE gateway SET arms = :arms, revision = revision + 1, route_revision = route_revision + 1
  WHERE project = :project
@@ -72,9 +69,6 @@ UPDATE engines SET wanted = false
    AND NOT EXISTS (SELECT 1 FROM gateway, jsonb_array_elements(gateway.arms) AS arm
                     WHERE arm ->> 'version' = engines.version_id)
 RETURNING version_id;
-
--- name: clear_drill!
-UPDATE engines SET drill = NULL WHERE version_id = :version_id;
 
 -- name: list_engines
 SELECT engines.*, projects.served_name, projects.engine AS kind, versions.base,
