@@ -6,15 +6,18 @@ import json
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from starlette.testclient import TestClient
+from torch.nn.functional import linear
 
 from ratchet.engine.api import Api, Fault
 from ratchet.engine.batch import Batcher, Job, Sampling
+from ratchet.engine.llama import laid_out
 from ratchet.engine.packed import ATTENTION, PackedModel, Piece, UnsupportedModel
 from ratchet.engine.weights import load_merged, quiet, stop_tokens
 from tests import tiny
@@ -74,9 +77,17 @@ def test_many_requests_at_once_are_answered_as_if_alone(
     ]
 
     answers = ask_all(batcher, prompts, 6)
-    batcher.close()
 
     assert answers == [greedy(reference, prompt, 6) for prompt in prompts]
+
+
+@contextmanager
+def running(batcher: Batcher) -> Iterator[None]:
+    thread = threading.Thread(target=batcher.run)
+    thread.start()
+    yield
+    batcher.close()
+    thread.join(10)
 
 
 def ask_all(batcher: Batcher, prompts: list[list[int]], count: int) -> list[list[int]]:
@@ -89,10 +100,10 @@ def ask_all(batcher: Batcher, prompts: list[list[int]], count: int) -> list[list
                 event.set()
 
         jobs.append(Job(prompt, Sampling(max_tokens=count), emit))
-    batcher.start()
-    for job in jobs:
-        batcher.submit(job)
-    assert all(event.wait(60) for event in done)
+    with running(batcher):
+        for job in jobs:
+            batcher.submit(job)
+        assert all(event.wait(60) for event in done)
     return [job.answer for job in jobs]
 
 
@@ -133,9 +144,8 @@ def test_models_with_windows_are_refused_by_name(folder: Path) -> None:
 def client(folder: Path) -> Iterator[TestClient]:
     model, tokenizer = packed(folder, fused=True)
     batcher = Batcher(model, stop_tokens(model.model, tokenizer))
-    batcher.start()
-    yield TestClient(Api("tiny", "v_1", batcher, tokenizer, Fault()).app())
-    batcher.close()
+    with running(batcher):
+        yield TestClient(Api("tiny", "v_1", batcher, tokenizer, Fault()).app())
 
 
 ASK = [{"role": "user", "content": "the ball is red"}]
@@ -228,11 +238,9 @@ def test_broken_json_and_wrong_methods_have_openais_form(client: TestClient) -> 
 def test_a_drill_fails_as_often_as_it_was_told(folder: Path) -> None:
     model, tokenizer = packed(folder, fused=True)
     batcher = Batcher(model, frozenset())
-    batcher.start()
     broken = TestClient(Api("tiny", "v", batcher, tokenizer, Fault(error_rate=1.0)).app())
 
     answer = broken.post("/v1/chat/completions", json=body())
-    batcher.close()
 
     assert answer.status_code == 500
     assert "drill" in answer.json()["error"]["message"]
@@ -240,10 +248,36 @@ def test_a_drill_fails_as_often_as_it_was_told(folder: Path) -> None:
 
 def test_a_step_that_raises_ends_the_engine_instead_of_hanging_its_clients(folder: Path) -> None:
     model, _ = packed(folder, fused=True)
-    crashed = threading.Event()
-    batcher = Batcher(model, frozenset(), crashed.set)
-    batcher.start()
-
+    batcher = Batcher(model, frozenset())
     batcher.submit(Job([10**6], Sampling(max_tokens=1), lambda *_: None))
 
-    assert crashed.wait(10)
+    with pytest.raises(IndexError):
+        batcher.run()
+
+
+def test_a_weight_in_onednns_layout_multiplies_as_it_did() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(96, 64, dtype=torch.bfloat16)
+    x = torch.randn(5, 64, dtype=torch.bfloat16)
+
+    answer = laid_out(weight)(x)
+
+    torch.testing.assert_close(answer, linear(x, weight), atol=0.2, rtol=0.02)
+
+
+@pytest.mark.parametrize("slots", [(0, 1, 2), (1, 3, 4), (0, 7)])
+def test_running_answers_agree_wherever_their_slots_are(
+    folder: Path, reference: Any, slots: tuple[int, ...]
+) -> None:
+    model, _ = packed(folder, fused=True)
+    prompts = [list(range(10 + 9 * i, 20 + 11 * i)) for i in range(len(slots))]
+    model.step([Piece(s, 0, p[:-1]) for s, p in zip(slots, prompts, strict=True)])
+
+    logits = model.step(
+        [Piece(s, len(p) - 1, p[-1:]) for s, p in reversed(list(zip(slots, prompts, strict=True)))]
+    )
+
+    with torch.inference_mode():
+        for row, prompt in zip(logits, reversed(prompts), strict=True):
+            wanted = reference(torch.tensor([prompt])).logits[0, -1]
+            torch.testing.assert_close(row, wanted.float(), atol=1e-4, rtol=1e-3)

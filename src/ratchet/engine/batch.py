@@ -1,15 +1,17 @@
-"""Continuous batching: a thread that always computes the next step of whatever is asked.
+"""Continuous batching: a loop that always computes the next step of whatever is asked.
 
 Requests join between two steps and leave when they end; nobody waits for a batch to fill or to
 finish.  Prompts are taken in pieces under a token budget, so that a long prompt delays running
 answers by a bounded time.  The queue is bounded; over it `Busy` is raised at once.
+
+The loop belongs on the thread that loaded the model.  OpenMP gives every thread that computes a
+team of helpers of its own, and with more helpers than cores they sleep between two operations
+instead of waiting awake: a step then takes almost twice as long (docs/log.md).
 """
 
 from __future__ import annotations
 
 import threading
-import time
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,8 +45,8 @@ class Sampling:
 
 @dataclass(slots=True)
 class Job:
-    """One request while it lives.  `emit(token, end)` is called from the engine's thread; `end` is
-    None, "stop" or "length"."""
+    """One request while it lives.  `emit(token, end)` is called by `Batcher.run`; `end` is None,
+    "stop" or "length"."""
 
     prompt: list[int]
     sampling: Sampling
@@ -61,16 +63,8 @@ class Job:
 class Batcher:
     """Owns the model; everything else talks to it through `submit` and `cancel`."""
 
-    def __init__(
-        self,
-        model: PackedModel,
-        stop_tokens: frozenset[int],
-        on_crash: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`on_crash` is called when a step raises, which is a bug: the engine must not stay up and
-        answer nobody."""
+    def __init__(self, model: PackedModel, stop_tokens: frozenset[int]) -> None:
         self._model = model
-        self._on_crash = on_crash
         self._stop = stop_tokens
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
@@ -78,17 +72,24 @@ class Batcher:
         self._prefixes: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
         self._wake = threading.Condition()
         self._closed = False
-        self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def run(self) -> None:
+        """Compute until `close`.  What a step raises is a bug and is raised here: an engine must
+        not stay up and answer nobody."""
+        while True:
+            with self._wake:
+                while not (self._waiting or self._running or self._closed):
+                    self._wake.wait()
+                if self._closed:
+                    return
+                self._admit()
+            self._step()
 
     def close(self) -> None:
+        """Make `run` return after the present step.  From any thread."""
         with self._wake:
             self._closed = True
             self._wake.notify()
-        self._thread.join(timeout=10.0)
 
     @property
     def positions(self) -> int:
@@ -110,27 +111,6 @@ class Batcher:
     def cancel(self, job: Job) -> None:
         """Stop computing for a request whose client has gone."""
         job.cancelled = True
-
-    def _run(self) -> None:
-        try:
-            self._loop()
-        finally:
-            # Left without having been closed: a bug, and nobody would be answered any more.
-            if not self._closed:
-                traceback.print_exc()
-                self._on_crash()
-
-    def _loop(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._waiting or self._running or self._closed):
-                    self._wake.wait()
-                if self._closed:
-                    return
-                self._admit()
-            began = time.monotonic()
-            self._step()
-            self.busy_seconds += time.monotonic() - began
 
     def _admit(self) -> None:
         while self._waiting and self._free:

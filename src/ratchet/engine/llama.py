@@ -2,13 +2,19 @@
 
 transformers' own modules cost about fifty small calls a layer, which on a CPU and for one token
 is half of the time.  Here queries, keys and values are one multiplication, gate and up another, and
-rotation and normalisation are a few calls.  The weights are the model's own tensors, laid side by
-side; the mathematics is the same, so answers agree within rounding (a test compares them).
+rotation and normalisation are a few calls.  The mathematics is the same, so answers agree within
+rounding (a test compares them).
+
+A bfloat16 weight is laid out once as oneDNN wants it.  Left in rows, it is laid out again in every
+call, which was a third of a step (docs/log.md).  The model's own projections are emptied then, so
+that nothing is held twice: a fused model is served from here and from nowhere else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -23,14 +29,21 @@ class Attends(Protocol):
     ) -> torch.Tensor: ...
 
 
+Projection = Callable[[torch.Tensor], torch.Tensor]
+"""(tokens, in) to (tokens, out)."""
+
+# Any width lays weights out alike; oneDNN only asks what rows to expect.
+TYPICAL_ROWS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     norm_in: torch.Tensor
-    qkv: torch.Tensor
-    out: torch.Tensor
+    qkv: Projection
+    out: Projection
     norm_mid: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Projection
+    down: Projection
 
 
 def is_llama(model: Any) -> bool:
@@ -55,6 +68,9 @@ class FusedLlama:
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads
         self._layers = [_fuse(layer) for layer in model.model.layers]
+        # What is left, embeddings and norms, would keep the whole weights file in memory.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
         places = torch.arange(positions)[None]
         cos, sin = model.model.rotary_emb(self._embed[:1, None], places)
         size = cos.shape[-1]
@@ -71,15 +87,15 @@ class FusedLlama:
         rotated, heads, half = self._heads + self._kv_heads, self._heads, self._size // 2
         for index, layer in enumerate(self._layers):
             normed = rms_norm(x, width, layer.norm_in, self._eps)
-            qkv = linear(normed, layer.qkv).view(x.shape[0], -1, self._size)
+            qkv = layer.qkv(normed).view(x.shape[0], -1, self._size)
             qk = qkv[:, :rotated]
             qk = qk * cos + qk.roll(half, dims=-1) * sin
             query, key = qk[:, :heads].transpose(0, 1), qk[:, heads:].transpose(0, 1)
             answer = attend(index, query, key, qkv[:, rotated:].transpose(0, 1))
-            x = x + linear(answer, layer.out)
+            x = x + layer.out(answer)
             normed = rms_norm(x, width, layer.norm_mid, self._eps)
-            gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
-            x = x + linear(silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            x = x + layer.down(silu(gate) * up)
         return rms_norm(x, width, self._norm, self._eps)
 
 
@@ -87,20 +103,42 @@ def _fuse(layer: Any) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return _Layer(
         norm_in=layer.input_layernorm.weight,
-        qkv=_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj),
-        out=attention.o_proj.weight,
+        qkv=_project(attention.q_proj, attention.k_proj, attention.v_proj),
+        out=_project(attention.o_proj),
         norm_mid=layer.post_attention_layernorm.weight,
-        gate_up=_side_by_side(mlp.gate_proj, mlp.up_proj),
-        down=mlp.down_proj.weight,
+        gate_up=_project(mlp.gate_proj, mlp.up_proj),
+        down=_project(mlp.down_proj),
     )
 
 
-def _side_by_side(*linears: Any) -> torch.Tensor:
-    """One tensor for several projections; theirs become views of it, so nothing is held twice."""
+def _project(*linears: Any) -> Projection:
+    """One multiplication for several projections, whose own weights are emptied."""
     joined = torch.cat([projection.weight.data for projection in linears])
-    start = 0
     for projection in linears:
-        rows = projection.weight.shape[0]
-        projection.weight.data = joined[start : start + rows]
-        start += rows
-    return joined
+        projection.weight.data = projection.weight.data.new_empty(0)
+    return laid_out(joined)
+
+
+def laid_out(weight: torch.Tensor) -> Projection:
+    """Multiply by a weight, (out, in), that is in oneDNN's own layout where that is faster."""
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not _can_lay_out():
+        return partial(linear, weight=weight)
+    # The operators that torch's own compiler uses for frozen weights; no public name exists.
+    ops = torch.ops.mkldnn
+    packed = ops._reorder_linear_weight(weight, TYPICAL_ROWS)
+
+    def project(x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = ops._linear_pointwise(x, packed, None, "none", [], "")
+        return answer
+
+    return project
+
+
+def _can_lay_out() -> bool:
+    """Whether this torch has oneDNN with bfloat16 and the operators."""
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    )

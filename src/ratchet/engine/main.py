@@ -1,23 +1,24 @@
 """`python -m ratchet.engine.main`: load one version, warm it up, serve until told to stop.
 
 The port opens only when the weights are loaded and one answer was computed, so "it listens" means
-"it is ready".  SIGTERM stops accepting, finishes what runs, then exits.
+"it is ready".  SIGTERM and Ctrl-C stop accepting, finish what runs, then exit.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
 
 from ratchet.engine.api import Api, Fault
-from ratchet.engine.batch import Batcher, Job, Sampling
-from ratchet.engine.packed import ATTENTION, PackedModel, UnsupportedModel
+from ratchet.engine.batch import Batcher
+from ratchet.engine.packed import ATTENTION, PackedModel, Piece, UnsupportedModel
 from ratchet.engine.weights import (
     WeightsError,
     base_folder,
@@ -29,7 +30,7 @@ from ratchet.engine.weights import (
 
 DRAIN_SECONDS = 30
 EXIT_BAD_INPUT = 2
-EXIT_BUG = 70
+EXIT_NOT_SERVED = 1
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -65,35 +66,49 @@ def main(arguments: list[str] | None = None) -> int:
     except (WeightsError, UnsupportedModel) as error:
         print(f"engine: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    batcher = Batcher(packed, stop_tokens(model, tokenizer), lambda: os._exit(EXIT_BUG))
-    batcher.start()
-    _warm_up(batcher, tokenizer)
+    _warm_up(packed, tokenizer)
+    batcher = Batcher(packed, stop_tokens(model, tokenizer))
     fault = Fault(options.drill_error_rate, options.drill_delay_seconds)
     api = Api(options.name, options.version, batcher, tokenizer, fault)
-    print(f"ready on {options.host}:{options.port}", flush=True)
-    uvicorn.run(
-        api.app(),
-        host=options.host,
-        port=options.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+    return _serve(api, batcher, options)
+
+
+def _warm_up(model: PackedModel, tokenizer: Any) -> None:
+    """The first passes allocate and choose kernels; no user should wait for that."""
+    prompt = tokenizer.encode("Hello, how are you today? " * 10)
+    model.step([Piece(0, 0, prompt)])
+    for running in range(1, model.slots + 1):
+        model.step([Piece(slot, len(prompt), prompt[-1:]) for slot in range(running)])
+
+
+def _serve(api: Api, batcher: Batcher, options: argparse.Namespace) -> int:
+    """HTTP on a thread of its own, the model on this one, which loaded it."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            api.app(),
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
     )
-    batcher.close()
-    return 0
 
+    def stop(*_: object) -> None:
+        server.should_exit = True
 
-def _warm_up(batcher: Batcher, tokenizer: object) -> None:
-    """The first pass allocates and chooses kernels; no user should wait for that."""
-    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
-    def emit(_: int | None, end: str | None) -> None:
-        if end is not None:
-            done.set()
+    def listen() -> None:
+        try:
+            server.run()
+        finally:
+            batcher.close()
 
-    prompt = list(tokenizer.encode("Hello, how are you today?"))  # type: ignore[attr-defined]
-    batcher.submit(Job(prompt, Sampling(max_tokens=3), emit))
-    done.wait(timeout=60.0)
+    threading.Thread(target=listen, name="http", daemon=True).start()
+    batcher.run()
+    return 0 if server.started else EXIT_NOT_SERVED
 
 
 if __name__ == "__main__":

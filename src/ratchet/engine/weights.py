@@ -19,7 +19,6 @@ from typing import Any
 import obstore
 import torch
 from obstore.store import from_url
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers import logging as transformers_logging
 
@@ -184,6 +183,8 @@ def load_merged(base: Path, adapter: Path | None, attention: str) -> tuple[Any, 
         base, dtype=compute_dtype(), attn_implementation=attention
     )
     if adapter is not None:
+        from peft import PeftModel  # a hundred megabytes that a base alone does not need
+
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return model.eval(), tokenizer
 
