@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import subprocess
@@ -131,20 +132,28 @@ async def open_loop(url: str, rate: float, seconds: float) -> list[float]:
 
 
 async def streams(url: str, count: int, tokens: int) -> float:
-    """Tokens a second over `count` streams at once."""
+    """Tokens a second over `count` streams that all run to their last token."""
     chance = random.Random(1)
     async with httpx.AsyncClient(timeout=120) as client:
 
         async def one() -> int:
-            got = 0
-            content = body(chance, tokens, True)
+            things = " and ".join(chance.choices(WORDS, k=4))
+            ask = f"Write a story about {things}, with at least a thousand words."
+            content = {"model": "m", "messages": [{"role": "user", "content": ask}], "stream": True,
+                       "max_tokens": tokens, "temperature": 0,
+                       "stream_options": {"include_usage": True}}  # fmt: skip
+            usage: dict[str, int] = {}
             async with client.stream("POST", f"{url}/v1/chat/completions", json=content) as answer:
                 async for line in answer.aiter_lines():
-                    got += line.startswith("data: {")
-            return got
+                    if line.startswith("data: {"):
+                        usage = json.loads(line.removeprefix("data: ")).get("usage") or usage
+            return usage["completion_tokens"]
 
         began = time.perf_counter()
         counts = await asyncio.gather(*(one() for _ in range(count)))
+    if min(counts) < tokens:
+        # Streams that end early leave the others more of the machine.
+        raise SystemExit(f"a stream ended after {min(counts)} of {tokens} tokens")
     return sum(counts) / (time.perf_counter() - began)
 
 
