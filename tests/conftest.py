@@ -67,3 +67,9 @@ def database_url(postgres_url: str, template: str) -> Iterator[str]:
 
 def _at(url: str, database: str) -> str:
     return url.replace("/postgres?", f"/{database}?")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-transcripts", action="store_true", help="write scenario transcripts anew"
+    )

@@ -236,7 +236,8 @@ class EvidenceSource(Protocol):
     async def seconds_since_record(self, project: str, now: datetime) -> float:
         """Infinite when there was never one."""
 
-    async def seconds_since_weight_change(self, project: str, now: datetime) -> float: ...
+    async def seconds_since_verdict(self, release: ReleaseId, now: datetime) -> float:
+        """Infinite when there was never one.  By our clock, as all that is compared with it."""
 
 
 class EngineStore(Protocol):

@@ -6,6 +6,9 @@ import asyncio
 import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
 
 from ratchet.durable.reaper import SILENCE, Executor, is_dead, reap, this_executor
 
@@ -87,3 +90,9 @@ def test_the_living_are_left_alone() -> None:
 
     assert asyncio.run(reap(me, Rows({"twin": twin}), flows, NOW)) == 0
     assert flows.left == {"twin": 1}
+
+
+def test_a_machine_without_proc_is_unlike_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+
+    assert this_executor("me", os.getpid(), NOW).host == "unknown"

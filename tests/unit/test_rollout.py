@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,9 @@ from ratchet.core.rollout import (
     Signal,
     Stage,
     decide,
+    diagram,
 )
+from ratchet.core.spec import ReleasePlan
 
 OLD, NEW = VersionId("v_old"), VersionId("v_new")
 
@@ -127,3 +130,16 @@ def test_every_decision_counts_the_version_up() -> None:
     release, _ = play(fresh(version=4), Signal.READY, Signal.PAUSE)
 
     assert release.version == 6
+
+
+def test_the_diagram_in_the_reference_is_drawn_from_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "release-states.md"
+
+    assert diagram() in page.read_text()
+    assert "canary --> promoted: healthy" in diagram()
+
+
+@pytest.mark.parametrize("notches", [(), (5, 50), (50, 5, 100), (5, 5, 100), (0, 100)])
+def test_notches_rise_from_at_least_one_to_all(notches: tuple[int, ...]) -> None:
+    with pytest.raises(Rejected, match="notches must"):
+        ReleasePlan(notches_percent=notches)

@@ -135,7 +135,7 @@ class Sight:
     """What is known besides the evidence: telemetry and the canary's engine."""
 
     seconds_since_record: float
-    """Since the newest access record of either arm, or since the weight was set."""
+    """Since the newest access record of either arm, or since the release last moved."""
     canary_engine_down_seconds: float
 
 

@@ -44,17 +44,10 @@ class Flow(Protocol):
 
 
 class _DbosFlow:
-    """`loop` is the one that owns our connections: a recovered flow runs on a loop of DBOS's own,
-    so its effects are sent home."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
     async def step(
         self, name: str, effect: Callable[..., Awaitable[Any]], *arguments: object
     ) -> Any:
-        at_home = _at_home(self._loop, _patient(effect))
-        return await DBOS.run_step_async({"name": name}, at_home, *arguments)
+        return await DBOS.run_step_async({"name": name}, _patient(effect), *arguments)
 
     async def receive(self, timeout_seconds: float) -> bool:
         message = await DBOS.recv_async("wake", timeout_seconds=timeout_seconds)
@@ -62,17 +55,6 @@ class _DbosFlow:
 
 
 FlowFunction = Callable[..., Awaitable[Any]]
-
-
-def _at_home(
-    loop: asyncio.AbstractEventLoop, effect: Callable[..., Coroutine[Any, Any, Any]]
-) -> Callable[..., Awaitable[Any]]:
-    async def run(*arguments: object) -> Any:
-        if asyncio.get_running_loop() is loop:
-            return await effect(*arguments)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(effect(*arguments), loop))
-
-    return run
 
 
 def _patient(
@@ -98,8 +80,8 @@ def _patient(
 
 
 class Durable:
-    """Starts flows and wakes them.  One instance a process, made on the loop that owns the parts;
-    `launch` before use.
+    """Starts flows and wakes them.  One instance a process; `launch` before use, on the loop that
+    owns the parts: DBOS runs recovered flows there too.
 
     `executor_id` is new at every start of a process, so that every recovery, also after a plain
     restart, takes the one path through `durable.reaper`.
@@ -120,8 +102,7 @@ class Durable:
             "enable_otlp": False,
         }
         self._dbos = DBOS(config=config)
-        loop = asyncio.get_running_loop()
-        self._flows = {name: _register(name, function, loop) for name, function in flows.items()}
+        self._flows = {name: _register(name, function) for name, function in flows.items()}
 
     def launch(self) -> None:
         logging.getLogger("dbos").setLevel(logging.WARNING)
@@ -159,11 +140,9 @@ class Durable:
         return len(await asyncio.to_thread(DBOS._recover_pending_workflows, executor_ids))
 
 
-def _register(
-    name: str, function: FlowFunction, loop: asyncio.AbstractEventLoop
-) -> Callable[..., Any]:
+def _register(name: str, function: FlowFunction) -> Callable[..., Any]:
     async def body(*arguments: object) -> Any:
-        return await function(_DbosFlow(loop), *arguments)
+        return await function(_DbosFlow(), *arguments)
 
     body.__name__ = body.__qualname__ = name
     return DBOS.workflow(name=name, max_recovery_attempts=1_000)(body)

@@ -85,7 +85,7 @@ async def _sight(stored: StoredRelease, parts: ReleaseParts) -> Sight:
     release = stored.release
     silence = min(
         await parts.evidence.seconds_since_record(release.project, now),
-        await parts.evidence.seconds_since_weight_change(release.project, now),
+        await parts.evidence.seconds_since_verdict(release.id, now),
     )
     down = await parts.engines.down_seconds(release.candidate, now)
     return Sight(

@@ -183,9 +183,11 @@ class PostgresReleases:
             return math.inf
         return float((now - row["at"]).total_seconds())
 
-    async def seconds_since_weight_change(self, project: str, now: datetime) -> float:
-        rows = await self._db.all("list_weight_changes", project=project, limit=1)
-        return float((now - rows[0]["committed_at"]).total_seconds()) if rows else math.inf
+    async def seconds_since_verdict(self, release: ReleaseId, now: datetime) -> float:
+        row = await self._db.one("newest_verdict", release_id=release)
+        if row is None or row["at"] is None:
+            return math.inf
+        return float((now - row["at"]).total_seconds())
 
 
 async def _carry_out(

@@ -65,3 +65,6 @@ SELECT duration_ms FROM access_records
 
 -- name: newest_record
 SELECT max(received_at) AS at FROM access_records WHERE project = :project;
+
+-- name: newest_verdict
+SELECT max(at) AS at FROM verdicts WHERE release_id = :release_id;

@@ -1,0 +1,116 @@
+"""Durable flows on a real PostgreSQL: recorded once, patient, woken, taken over from the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from ratchet.adapters.postgres.migrate import sqlalchemy_url
+from ratchet.core.errors import Rejected, Unavailable
+from ratchet.durable.flow import Durable, Flow, FlowFunction
+
+PATIENCE_SECONDS = 20.0
+
+
+class Story:
+    """A flow of three steps; counts how often each ran, and can be made to stumble."""
+
+    def __init__(self) -> None:
+        self.ran: Counter[str] = Counter()
+        self.away = 0
+        self.home: asyncio.AbstractEventLoop | None = None
+
+    async def tell(self, flow: Flow, name: str) -> str:
+        first = await flow.step("first", self.step, name)
+        while not await flow.receive(30.0):
+            continue
+        return str(await flow.step("second", self.step, first + "+"))
+
+    async def fail(self, flow: Flow) -> None:
+        await flow.step("failing", self.reject)
+
+    async def step(self, name: str) -> str:
+        assert asyncio.get_running_loop() is self.home
+        if self.away > 0:
+            self.away -= 1
+            raise Unavailable("not just now")
+        self.ran[name] += 1
+        return name
+
+    async def did(self, name: str) -> bool:
+        return self.ran[name] == 1
+
+    async def reject(self) -> None:
+        raise Rejected("this cannot be done")
+
+
+async def until(look: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not await look():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.05)
+
+
+def live(url: str, executor: str, story: Story, life: Callable[[Durable], Awaitable[None]]) -> None:
+    """One life of a server process: a loop of its own, ended with whatever flows still wait."""
+
+    async def run() -> None:
+        story.home = asyncio.get_running_loop()
+        flows: dict[str, FlowFunction] = {"tell": story.tell, "fail": story.fail}
+        durable = Durable(sqlalchemy_url(url), executor, flows)
+        durable.launch()
+        try:
+            await life(durable)
+        finally:
+            durable.close()
+
+    asyncio.run(run())
+
+
+def test_a_flow_runs_once_waits_out_what_is_away_and_goes_on_when_woken(database_url: str) -> None:
+    story = Story()
+    story.away = 2
+
+    async def life(durable: Durable) -> None:
+        await durable.start("tell", "key", "a")
+        await durable.start("tell", "key", "a")
+        await until(lambda: story.did("a"), "the first step")
+        await durable.wake("key")
+        await until(lambda: story.did("a+"), "the second step, once woken")
+        await durable.wake("nobody")
+
+    live(database_url, "exe_1", story, life)
+
+    assert story.ran == {"a": 1, "a+": 1}
+
+
+def test_a_flow_that_ended_badly_says_why(database_url: str) -> None:
+    async def life(durable: Durable) -> None:
+        async def ended() -> bool:
+            return "cannot be done" in (await durable.start("fail", "key") or "")
+
+        await until(ended, "the reason")
+
+    live(database_url, "exe_1", Story(), life)
+
+
+def test_the_living_go_on_where_the_dead_stopped(database_url: str) -> None:
+    story = Story()
+
+    async def first(durable: Durable) -> None:
+        await durable.start("tell", "key", "a")
+        await until(lambda: story.did("a"), "the first step")
+
+    async def second(durable: Durable) -> None:
+        assert await durable.recover(["exe_dead"]) == 1
+        await durable.wake("key")
+        await until(lambda: story.did("a+"), "the second step")
+        assert await durable.recover(["exe_dead"]) == 0
+
+    live(database_url, "exe_dead", story, first)
+    live(database_url, "exe_living", story, second)
+
+    # The recorded answer was used: the first step did not run again.
+    assert story.ran == {"a": 1, "a+": 1}

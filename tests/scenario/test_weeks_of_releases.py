@@ -1,0 +1,232 @@
+"""Weeks of releases under a manual clock, from a seed: real operations over real tables.
+
+Traffic, engines and people are played; everything that decides and stores is the product's own.
+After every tick the invariants must hold.  What happened is compared with a transcript, which
+`pytest --rewrite-transcripts` writes anew, to be reviewed as a diff.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
+from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.registry import PostgresRegistry
+from ratchet.adapters.postgres.releases import PostgresReleases
+from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects, PostgresRuns
+from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.specfile import parse_spec
+from ratchet.core.analysis import Evidence, freeze_reference
+from ratchet.core.artifact import RunId, Version, VersionId
+from ratchet.core.rollout import Release, ReleaseId, Signal, Stage
+from ratchet.core.routing import WEIGHT_TOTAL
+from ratchet.core.run import RunState
+from ratchet.kit.clock import ManualClock
+from ratchet.operations.release import ReleaseParts, act, advance_all
+from ratchet.operations.runs import base_version
+from ratchet.ports import AccessRecord, EngineReport, Run, StoredRelease
+from tests.contract.test_specfile import SMALL
+
+SPEC = parse_spec(SMALL, Path("/x/ratchet.yaml"))
+TRANSCRIPT = Path(__file__).parent / "transcripts" / "weeks.txt"
+START = datetime(2026, 11, 2, 3, 0, tzinfo=UTC)
+TICK = timedelta(seconds=5)
+REQUESTS_PER_TICK = 60
+TICKS_MAX = 400
+ENDS = {
+    "good": Stage.PROMOTED,
+    "fails": Stage.ROLLED_BACK,
+    "slow": Stage.ROLLED_BACK,
+    "dies": Stage.ROLLED_BACK,
+    "unseen": Stage.PROMOTED,
+    "disliked": Stage.ROLLED_BACK,
+}
+"""What a candidate is like, and how its release must end."""
+
+
+class NobodyWaits:
+    """No flow waits for a release here, so nobody is woken."""
+
+    async def start(self, name: str, key: str, *arguments: object) -> str | None:
+        raise AssertionError("no flow is started")
+
+    async def wake(self, key: str) -> None:
+        return
+
+
+@dataclass
+class World:
+    """A project, its users and its operators."""
+
+    database: Database
+    chance: random.Random
+    clock: ManualClock = field(default_factory=lambda: ManualClock(START))
+    kinds: dict[VersionId, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    verdicts: dict[ReleaseId, int] = field(default_factory=dict)
+    requests: int = 0
+
+    def __post_init__(self) -> None:
+        self.releases = PostgresReleases(self.database)
+        self.engines = PostgresEngines(self.database)
+        self.gateway = PostgresGateway(self.database)
+        self.parts = ReleaseParts(
+            releases=self.releases,
+            evidence=self.releases,
+            engines=self.engines,
+            audit=PostgresAudit(self.database),
+            clock=self.clock,
+        )
+
+    async def begin(self) -> None:
+        await PostgresProjects(self.database).put(SPEC, self.clock.now())
+        baseline = base_version(SPEC)
+        await PostgresProjects(self.database).first_baseline(baseline, self.clock.now())
+        self.kinds[baseline.id] = "good"
+
+    async def release(self, number: int, kind: str) -> Stage:
+        """One release from its start to its end."""
+        release_id = await self._open(number, kind)
+        for tick in range(TICKS_MAX):
+            await self._tick(release_id, kind, tick)
+            stored = await self.releases.get(release_id)
+            await self._check(stored)
+            await self._listen(release_id, number, kind)
+            if stored.release.stage.is_end:
+                end = RunState(stored.release.stage.value)
+                await PostgresRuns(self.database).move(
+                    stored.run_id, RunState.RUNNING, end, stored.because, self.clock.now()
+                )
+                return stored.release.stage
+        raise AssertionError(f"release {number} ({kind}) did not end: {stored}")
+
+    async def _open(self, number: int, kind: str) -> ReleaseId:
+        now, runs = self.clock.now(), PostgresRuns(self.database)
+        run = Run(
+            id=RunId(f"run_{number}"), state=RunState.QUEUED, spec=SPEC, source_dir=Path("/x"),
+            trigger={"kind": "schedule"}, because="",
+        )  # fmt: skip
+        await runs.add(run, f"week-{number}", now)
+        await runs.start_next(now)
+        version = Version(
+            id=VersionId(f"v_{number}"), project="p", base=SPEC.base.source,
+            adapter_uri=f"adapters/{number}", adapter_digest=str(number), dataset_id=None,
+            recipe={}, report={}, run_id=run.id,
+        )  # fmt: skip
+        await PostgresRegistry(self.database).add(version, now)
+        self.kinds[version.id] = kind
+        baseline = (await PostgresProjects(self.database).get("p")).baseline
+        assert baseline is not None
+        durations = await self.releases.baseline_durations_ms(baseline)
+        release = Release(
+            id=ReleaseId(f"rel_{number}"), project="p", candidate=version.id, baseline=baseline,
+            notches_percent=SPEC.release.notches_percent,
+        )  # fmt: skip
+        stored = StoredRelease(
+            release=release, plan=SPEC.release, run_id=run.id, because="",
+            evidence=Evidence(reference_ms=freeze_reference(durations)),
+        )  # fmt: skip
+        return await self.releases.add(stored, now)
+
+    async def _tick(self, release_id: ReleaseId, kind: str, tick: int) -> None:
+        self.clock.advance(TICK)
+        await self._engines(kind, tick)
+        seen = not (kind == "unseen" and 4 <= tick < 40)
+        if seen:
+            await self._users()
+        if kind == "disliked" and tick in (3, 9):
+            signal = Signal.PAUSE if tick == 3 else Signal.ABORT
+            await act(release_id, signal, "ana", "it sounds rude", self.parts, NobodyWaits())
+        await advance_all(self.parts, NobodyWaits())
+        if self.chance.random() < 0.2:
+            # A second controller, or the same one started again after a crash.
+            await advance_all(self.parts, NobodyWaits())
+
+    async def _engines(self, kind: str, tick: int) -> None:
+        for engine in await self.engines.listing():
+            dead = kind == "dies" and tick >= 4 and self.kinds[engine.version] == "dies"
+            state = "down" if dead else "ready" if engine.wanted else "stopped"
+            if state != engine.state:
+                port = 9000 if state == "ready" else None
+                await self.engines.report(
+                    engine.version, EngineReport(state, port), self.clock.now()
+                )
+
+    async def _users(self) -> None:
+        arms = await self.gateway.arms("p")
+        ready = {e.version for e in await self.engines.listing() if e.state == "ready"}
+        revision = (await self.gateway.snapshot()).route_revision
+        records = []
+        for _ in range(REQUESTS_PER_TICK):
+            self.requests += 1
+            place = self.chance.randrange(WEIGHT_TOTAL)
+            version = next(a.version for a in arms if (place := place - a.weight) < 0)
+            kind = self.kinds[version]
+            rate = 1.0 if version not in ready else 0.15 if kind == "fails" else 0.005
+            failed = self.chance.random() < rate
+            duration = self.chance.lognormvariate(5.0, 0.4) * (1.8 if kind == "slow" else 1.0)
+            records.append(
+                AccessRecord(
+                    request_id=f"q{self.requests}", version=version, route_revision=revision,
+                    conversation="", status=500 if failed else 200, failed=failed, attempts=1,
+                    first_byte_ms=duration, duration_ms=duration, bytes_sent=1,
+                    started_at=self.clock.now(),
+                )
+            )  # fmt: skip
+        await PostgresRecords(self.database).add(records, self.clock.now())
+
+    async def _check(self, stored: StoredRelease) -> None:
+        """What must be true after every tick."""
+        release = stored.release
+        weights = {arm.version: arm.weight for arm in await self.gateway.arms("p")}
+        percent = weights.get(release.candidate, 0) * 100 // WEIGHT_TOTAL
+        assert sum(weights.values()) == WEIGHT_TOTAL
+        assert percent == release.weight_percent
+        assert percent in (0, *release.notches_percent)
+        serving = {engine.version for engine in await self.engines.listing() if engine.wanted}
+        assert set(weights) <= serving
+        project = await PostgresProjects(self.database).get("p")
+        promoted = release.stage is Stage.PROMOTED
+        assert project.baseline == (release.candidate if promoted else release.baseline)
+
+    async def _listen(self, release_id: ReleaseId, number: int, kind: str) -> None:
+        """Write down the verdicts that are new; none may be missing or double."""
+        verdicts = (await PostgresViews(self.database).release(release_id))["verdicts"]
+        assert [v["version"] for v in verdicts] == list(range(1, len(verdicts) + 1))
+        for verdict in verdicts[self.verdicts.get(release_id, 0) :]:
+            hours = (self.clock.now() - START).total_seconds() / 3600
+            self.said.append(
+                f"{hours:8.2f} h  {number:>2} {kind:<9} {verdict['from_stage']} -> "
+                f"{verdict['to_stage']} {verdict['weight_percent']} %: {verdict['because']}"
+            )
+        self.verdicts[release_id] = len(verdicts)
+
+
+def test_weeks_of_releases_end_as_each_candidate_deserves(
+    database_url: str, request: pytest.FixtureRequest
+) -> None:
+    async def scenario() -> list[str]:
+        database = Database(database_url)
+        await database.open()
+        chance = random.Random(7)
+        world = World(database, chance)
+        await world.begin()
+        try:
+            for number, kind in enumerate(chance.sample(3 * list(ENDS), 18), 1):
+                assert await world.release(number, kind) is ENDS[kind], (number, kind)
+                world.clock.advance(timedelta(hours=chance.randrange(20, 60)))
+        finally:
+            await database.close()
+        return world.said
+
+    said = "\n".join(asyncio.run(scenario())) + "\n"
+
+    if request.config.getoption("--rewrite-transcripts"):
+        TRANSCRIPT.write_text(said)
+    assert said == TRANSCRIPT.read_text()
