@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import psycopg
 
 from ratchet.core.errors import RatchetError
 from ratchet.entrypoints.cli.client import Client
+from ratchet.entrypoints.local.postgres import Postgres
 from ratchet.entrypoints.local.state import Ports, StateDir, free_port
 from tests import tiny
 
@@ -48,6 +50,8 @@ class Stack:
         default_factory=lambda: Ports(gateway=free_port(), http=free_port(), grpc=free_port())
     )
     process: subprocess.Popen[bytes] | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    """Set besides the test's own environment."""
 
     @property
     def state(self) -> StateDir:
@@ -86,19 +90,26 @@ class Stack:
 
     def start(self) -> None:
         """Start and wait until the baseline answers."""
-        log = (self.root / "up.log").open("ab")
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "ratchet.entrypoints.cli.main", "up",
-                "--state-dir", str(self.state.root),
-                "--project", str(self.root / "project" / "good.yaml"),
-                "--gateway-port", str(self.ports.gateway),
-                "--http-port", str(self.ports.http),
-                "--grpc-port", str(self.ports.grpc),
-            ],
-            stdout=log, stderr=log, cwd=self.root, env={**os.environ},
-        )  # fmt: skip
+        self.up("--project", str(self.root / "project" / "good.yaml"))
         self.until(lambda: ask(self.gateway).status_code == 200, 60, "baseline answers")
+
+    def up(self, *more: str) -> None:
+        """`ratchet up` on this state directory."""
+        self.launch(
+            "up", *more,
+            "--gateway-port", str(self.ports.gateway),
+            "--http-port", str(self.ports.http),
+            "--grpc-port", str(self.ports.grpc),
+        )  # fmt: skip
+
+    def launch(self, *arguments: str) -> None:
+        """A command that runs a stack; what it prints goes to `up.log`."""
+        with (self.root / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ratchet.entrypoints.cli.main", *arguments,
+                 "--state-dir", str(self.state.root)],
+                stdout=log, stderr=log, cwd=self.root, env={**os.environ, **self.env},
+            )  # fmt: skip
 
     def stop(self) -> int:
         assert self.process is not None
@@ -124,6 +135,11 @@ class Stack:
         path = self.root / "project" / f"{name}.yaml"
         body = {"spec": path.read_text(), "path": str(path), "kind": "merge", "who": "test"}
         return str(self.client().post("/runs", body, key or f"{name}-{random.random()}")["id"])
+
+    def database(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection to the stack's own PostgreSQL."""
+        postgres = Postgres(self.state.root / "postgres", self.state.sockets / "pg")
+        return psycopg.connect(postgres.url.reveal(), autocommit=True)
 
     def end_of(self, run_id: str, seconds: float = 150) -> dict[str, Any]:
         def ended() -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from ratchet.core.artifact import VersionId
@@ -41,12 +43,14 @@ def router(parts: Parts) -> APIRouter:
 
     @api.get("/gateway/snapshot")
     async def snapshot(
-        after: int = -1, wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX)] = 0.0
+        request: Request,
+        after: int = -1,
+        wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX)] = 0.0,
     ) -> dict[str, Any]:
         """The snapshot; waits for one newer than `after` for up to `wait` seconds."""
         current = await parts.gateway.snapshot()
         if current.revision <= after and wait > 0:
-            await parts.gateway.wait(after, wait)
+            await _while_connected(request, parts.gateway.wait(after, wait))
             current = await parts.gateway.snapshot()
         return snapshots.to_json(current)
 
@@ -99,3 +103,20 @@ def router(parts: Parts) -> APIRouter:
             await parts.durable.wake(run_id)
 
     return api
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until the client goes: nobody is kept waiting by a poll that nobody hears."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_gone(request))
+    await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if not working.done():
+        working.cancel()
+        return
+    await working
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
