@@ -38,14 +38,14 @@ def explain(
         print(json.dumps(stage["detail"], indent=2))
         return
     console = Console()
-    table = Table("gate", "verdict", "baseline", "candidate", "because", title=f"run {run['id']}")
+    table = Table("gate", "verdict", "baseline", "candidate", title=f"run {run['id']}")
     for gate in stage["detail"]["gates"]:
         verdict = "[green]passed[/]" if gate["passed"] else "[red]failed[/]"
-        table.add_row(
-            gate["gate"], verdict, f"{gate['baseline']:.3g}", f"{gate['candidate']:.3g}",
-            gate["because"],
-        )  # fmt: skip
+        table.add_row(gate["gate"], verdict, f"{gate['baseline']:.3g}", f"{gate['candidate']:.3g}")
     console.print(table)
+    # Below, not beside: sentences in a narrow column cannot be read.
+    for gate in stage["detail"]["gates"]:
+        console.print(f"{'✓' if gate['passed'] else '✗'} {gate['because']}", markup=False)
     for suite in stage["detail"]["suites"]:
         _explain_suite(suite, console)
 

@@ -60,7 +60,8 @@ def _stage(run: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _acts(acts: Sequence[Told], runs: dict[str, dict[str, Any]], console: Console) -> bool:
-    table = Table("act", "ended", "training", "whole run", "because", title="Runs")
+    table = Table("act", "ended", "training", "whole run", title="Runs")
+    reasons = []
     well = True
     for act in acts:
         run = runs[act.key]
@@ -72,9 +73,11 @@ def _acts(acts: Sequence[Told], runs: dict[str, dict[str, Any]], console: Consol
             f"[{colour}]{run['state'].replace('_', ' ')}[/]",
             f"{_stage(run, 'train')['detail'].get('seconds', 0):.0f} s",
             f"{_seconds(run['started_at'], run['ended_at']):.0f} s",
-            run["because"][:150],
         )
+        reasons.append(f"{act.title.partition(':')[0]}: {run['because']}")
     console.print(table)
+    for reason in reasons:
+        console.print(f"  {reason}", markup=False, highlight=False)
     return well
 
 
