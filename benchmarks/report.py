@@ -27,12 +27,22 @@ class Result:
         return self.value <= self.target if self.better == "lower" else self.value >= self.target
 
 
-def publish(name: str, settings: str, results: list[Result]) -> None:
-    table = Table("what", "value", "goal", "", title=f"{name}: {settings}")
-    for r in results:
+def publish(
+    name: str, settings: str, results: list[Result], beside: tuple[str, ...] = ("",)
+) -> None:
+    """`beside` names what is compared: ids that start with `NAME.` then share a row."""
+    marks = {True: "met", False: "not met", None: ""}
+    sides = [f"{side}." if side else "" for side in beside]
+    found = {r.id: r for r in results}
+    table = Table(
+        "what", *(side or "value" for side in beside), "goal", "", title=f"{name}: {settings}"
+    )
+    for r in (r for r in results if r.id.startswith(sides[0])):
+        what = r.id.removeprefix(sides[0])
+        row = [found.get(side + what) for side in sides]
         goal = "" if r.target is None else f"{'≤' if r.better == 'lower' else '≥'} {r.target:g}"
-        mark = {True: "met", False: "not met", None: ""}[r.met]
-        table.add_row(r.id, f"{r.value:.4g} {r.unit}", goal, mark)
+        values = (f"{each.value:.4g} {each.unit}" if each else "–" for each in row)
+        table.add_row(what, *values, goal, marks[r.met])
     Console().print(table)
     folder = Path("build/bench")
     folder.mkdir(parents=True, exist_ok=True)
