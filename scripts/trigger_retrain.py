@@ -15,10 +15,11 @@ from pathlib import Path
 from rich.console import Console
 
 from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.entrypoints.cli.client import connect
+from ratchet.entrypoints.cli.client import PATIENCE_SECONDS, connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED, EXITS, commit_of, start_run
 from ratchet.entrypoints.cli.watch import follow_run
 from ratchet.kit.digest import digest_file
+from ratchet.kit.ids import new_id
 
 
 def main() -> int:
@@ -31,8 +32,8 @@ def main() -> int:
     options = parser.parse_args()
     console = Console()
     try:
-        client = connect(options.state_dir)
-        key = options.key or default_key(options.config)
+        client = connect(options.state_dir, patience_seconds=PATIENCE_SECONDS)
+        key = options.key or default_key(options.config) or new_id("key")
         run_id = start_run(client, options.config, kind="merge", why=options.why, key=key)
         console.print(f"run {run_id}: {client.url}/runs/{run_id}")
         if options.no_wait:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,25 @@ import httpx2 as httpx
 
 from ratchet.core.errors import Conflict, NotFound, RatchetError, Rejected, Unavailable
 from ratchet.entrypoints.local.state import StateDir, find_state
+from ratchet.kit.clock import monotonic_seconds
 
 _ERRORS: dict[int, type[RatchetError]] = {404: NotFound, 409: Conflict, 422: Rejected}
 CALL_SECONDS = 30.0
+RETRY_SECONDS = 0.5
+# For programs that nobody watches: longer than any restart of the control plane.
+PATIENCE_SECONDS = 120.0
 
 
 class Client:
-    """Speaks to one control plane."""
+    """Speaks to one control plane.
 
-    def __init__(self, url: str, token: str) -> None:
+    With patience a call waits out a control plane that restarts.  It may then be made twice, so
+    such a client makes repeatable calls only: reads, and what goes by a key.
+    """
+
+    def __init__(self, url: str, token: str, *, patience_seconds: float = 0.0) -> None:
         self.url = url
+        self._patience_seconds = patience_seconds
         self._http = httpx.Client(
             base_url=url, timeout=CALL_SECONDS, headers={"authorization": f"Bearer {token}"}
         )
@@ -35,6 +45,16 @@ class Client:
         return self._call("POST", path, json=body, headers=headers)
 
     def _call(self, method: str, path: str, **more: Any) -> Any:
+        deadline = monotonic_seconds() + self._patience_seconds
+        while True:
+            try:
+                return self._call_once(method, path, **more)
+            except Unavailable:
+                if monotonic_seconds() >= deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _call_once(self, method: str, path: str, **more: Any) -> Any:
         try:
             answer = self._http.request(method, f"/api/v1{path}", **more)
         except httpx.TransportError as error:
@@ -49,12 +69,15 @@ class Client:
         return answer.json() if answer.content else None
 
 
-def connect(state_dir: Path | None) -> Client:
+def connect(state_dir: Path | None, *, patience_seconds: float = 0.0) -> Client:
     """The control plane of a state directory, of `RATCHET_URL`, or of the nearest `.ratchet`.
 
     Raises `NotFound` when there is none to be found.
     """
     if url := os.environ.get("RATCHET_URL"):
-        return Client(url, os.environ.get("RATCHET_TOKEN", ""))
+        token = os.environ.get("RATCHET_TOKEN", "")
+        return Client(url, token, patience_seconds=patience_seconds)
     state = StateDir(state_dir.absolute()) if state_dir else find_state(Path.cwd())
-    return Client(f"http://127.0.0.1:{state.ports().http}", state.token_file.read_text().strip())
+    url = f"http://127.0.0.1:{state.ports().http}"
+    token = state.token_file.read_text().strip()
+    return Client(url, token, patience_seconds=patience_seconds)

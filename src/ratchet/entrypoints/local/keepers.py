@@ -1,7 +1,9 @@
 """Make this machine run what the control plane wants: engines, and workers for attempts.
 
-The keeper asks for the wanted state, compares it with its own children and acts.  When the control
-plane is away nothing changes here: what serves goes on serving, what trains goes on training.
+The keeper asks for the wanted state, compares it with its own children and acts.  What the control
+plane knows of an engine is compared, too, and told again until it is right, so that a report that
+was lost with a killed server is no loss.  When the control plane is away nothing changes here: what
+serves goes on serving, what trains goes on training.
 """
 
 from __future__ import annotations
@@ -38,6 +40,14 @@ class _Engine:
     child: Child
     port: int
     state: str = "starting"
+    because: str = ""
+    deaths: int = 0
+    """Not told yet."""
+
+    def is_known_by(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether the control plane knows how this engine is."""
+        place = self.port if self.state == "ready" else None
+        return not self.deaths and (wanted["state"], wanted["port"]) == (self.state, place)
 
 
 @dataclass(slots=True)
@@ -72,27 +82,39 @@ class Keeper:
 
     async def _settle_engine(self, wanted: dict[str, Any]) -> None:
         version = wanted["version"]
-        mine = self.engines.get(version)
-        if wanted["wanted"] and mine is None:
-            port = free_port()
-            child = Child(
-                name=f"engine-{version}",
-                command=self._engine_command(wanted, port),
-                log_file=self.state.log(f"engine-{version}"),
-                env=self.env if wanted["kind"] == "vllm" else {**SHARED_CORES, **self.env},
-                stop_seconds=ENGINE_STOP_SECONDS,
-            )
-            child.start()
-            self.engines[version] = _Engine(child, port)
-            await self._report(version, "starting", None)
-        elif not wanted["wanted"] and mine is not None:
-            del self.engines[version]
-            if mine.child.process is not None:
-                mine.child.process.terminate()
-                self.stopping.append(mine.child)
+        if wanted["wanted"]:
+            if version not in self.engines:
+                self.engines[version] = self._start_engine(wanted)
+            await self._tell(version, wanted)
+            return
+        mine = self.engines.pop(version, None)
+        if mine is not None and mine.child.process is not None:
+            mine.child.process.terminate()
+            self.stopping.append(mine.child)
+        if wanted["state"] != "stopped":
             await self._report(version, "stopped", None)
-        elif not wanted["wanted"] and wanted["state"] != "stopped":
-            await self._report(version, "stopped", None)
+
+    def _start_engine(self, wanted: dict[str, Any]) -> _Engine:
+        port = free_port()
+        child = Child(
+            name=f"engine-{wanted['version']}",
+            command=self._engine_command(wanted, port),
+            log_file=self.state.log(f"engine-{wanted['version']}"),
+            env=self.env if wanted["kind"] == "vllm" else {**SHARED_CORES, **self.env},
+            stop_seconds=ENGINE_STOP_SECONDS,
+        )
+        child.start()
+        return _Engine(child, port)
+
+    async def _tell(self, version: str, wanted: dict[str, Any]) -> None:
+        """Report an engine, unless all that there is to say is known."""
+        mine = self.engines[version]
+        if mine.is_known_by(wanted):
+            return
+        deaths = mine.deaths
+        place = mine.port if mine.state == "ready" else None
+        await self._report(version, mine.state, place, mine.because, restarts=deaths)
+        mine.deaths -= deaths
 
     def _engine_command(self, wanted: dict[str, Any], port: int) -> list[str]:
         is_vllm = wanted["kind"] == "vllm"
@@ -117,21 +139,19 @@ class Keeper:
         return command
 
     async def _watch_engines(self) -> None:
-        for version, engine in self.engines.items():
+        """See how the engines are, and start again what died.  Tells nobody."""
+        for engine in self.engines.values():
             code = engine.child.exit_code()
             if code is not None:
                 tail = engine.child.log_file.read_text(errors="replace")[-300:].strip()
-                because = f"ended with code {code}: {tail.splitlines()[-1] if tail else ''}"
+                engine.because = f"ended with code {code}: {tail.splitlines()[-1] if tail else ''}"
+                engine.state = "down"
+                engine.deaths += 1
                 engine.child.keep_alive()
-                if engine.state != "down":
-                    engine.state = "down"
-                    await self._report(version, "down", None, because, restarts=1)
             elif engine.child.process is None:
-                if engine.child.keep_alive():
-                    engine.state = "down"
+                engine.child.keep_alive()
             elif engine.state != "ready" and await _answers(engine.port):
-                engine.state = "ready"
-                await self._report(version, "ready", engine.port)
+                engine.state, engine.because = "ready", ""
 
     async def _report(
         self, version: str, state: str, port: int | None, because: str = "", restarts: int = 0
