@@ -27,6 +27,7 @@ from ratchet.engine.weights import (
     quiet,
     stop_tokens,
 )
+from ratchet.kit.processes import follow
 
 DRAIN_SECONDS = 30
 EXIT_BAD_INPUT = 2
@@ -46,6 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=32, help="requests computed at once")
     parser.add_argument("--positions", type=int, default=2048, help="longest conversation, tokens")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as cores")
+    parser.add_argument("--parent", type=int, default=0, help="end when this process ends")
     parser.add_argument("--drill-error-rate", type=float, default=0.0)
     parser.add_argument("--drill-delay-seconds", type=float, default=0.0)
     return parser.parse_args(arguments)
@@ -53,6 +55,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.parent:
+        follow(options.parent)
     quiet()
     if options.threads:
         torch.set_num_threads(options.threads)

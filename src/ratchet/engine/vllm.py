@@ -21,6 +21,7 @@ from ratchet.engine.weights import (
     load_merged,
     quiet,
 )
+from ratchet.kit.processes import follow
 
 EXIT_BAD_INPUT = 2
 CPU_MEMORY_SHARE = 0.25
@@ -37,6 +38,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--positions", type=int, default=2048)
+    parser.add_argument("--parent", type=int, default=0, help="end when this process ends")
     return parser.parse_args(arguments)
 
 
@@ -60,6 +62,8 @@ def merged_folder(options: argparse.Namespace) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.parent:
+        follow(options.parent)
     quiet()
     try:
         folder = merged_folder(options)

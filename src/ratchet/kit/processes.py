@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 
@@ -15,3 +16,15 @@ def die_with_parent(with_signal: int = signal.SIGTERM) -> None:
     """For `preexec_fn`: the kernel sends the child a signal when its parent thread ends."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(with_signal))
+
+
+def follow(parent: int) -> None:
+    """For a program that was told its parent's process id: end when the parent ends.
+
+    Where `die_with_parent` cannot be used: its code runs between fork and exec, where the handlers
+    of a library with threads (gRPC) may abort the child.
+    """
+    die_with_parent()
+    if os.getppid() != parent:
+        # It ended before the kernel was told.
+        os.kill(os.getpid(), signal.SIGTERM)

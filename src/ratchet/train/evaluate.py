@@ -6,6 +6,7 @@ measured under the same conditions.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -21,7 +22,6 @@ from typing import Any
 import httpx2 as httpx
 
 from ratchet.kit.digest import digest_json
-from ratchet.kit.processes import die_with_parent
 
 # Few enough that an item's latency is its own, enough that two cores do not wait.
 ITEMS_AT_ONCE = 4
@@ -69,7 +69,7 @@ def engine(arguments: EngineArguments, log: Path) -> Iterator[str]:
     port = _free_port()
     with log.open("ab") as file:
         process = subprocess.Popen(
-            arguments.command(port), stdout=file, stderr=file, preexec_fn=die_with_parent
+            [*arguments.command(port), "--parent", str(os.getpid())], stdout=file, stderr=file
         )
         try:
             _wait_until_ready(process, port, log)
