@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from ratchet.core.access import Key, KeyId, SigningKeyId
 from ratchet.core.analysis import Evidence, Unit
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.data import Rows
@@ -27,7 +28,7 @@ from ratchet.core.run import (
     StageName,
     StageState,
 )
-from ratchet.core.spec import BaseModel, Drill, ReleasePlan, Spec
+from ratchet.core.spec import Access, BaseModel, Drill, ReleasePlan, Spec
 
 Json = Mapping[str, object]
 
@@ -50,6 +51,7 @@ class Project:
     served_name: str
     base: str
     baseline: VersionId | None
+    access: Access
 
 
 class ProjectStore(Protocol):
@@ -58,6 +60,8 @@ class ProjectStore(Protocol):
 
     async def get(self, name: str) -> Project:
         """Raises `NotFound`."""
+
+    async def find(self, name: str) -> Project | None: ...
 
     async def first_baseline(self, version: Version, now: datetime) -> None:
         """Serve a project's base model, if it serves nothing yet: version, route and engine in
@@ -280,7 +284,7 @@ class EngineReport:
 
 
 class GatewayStore(Protocol):
-    async def snapshot(self) -> GatewaySnapshot:
+    async def snapshot(self, now: datetime) -> GatewaySnapshot:
         """What gateways must do now.  Raises `NotFound` before the first project."""
 
     async def wait(self, revision: int, seconds: float) -> None:
@@ -309,6 +313,8 @@ class AccessRecord:
     version: VersionId
     route_revision: int
     conversation: str
+    key_id: str
+    """Which key asked; empty where the gateway is open."""
     status: int
     failed: bool
     attempts: int
@@ -368,3 +374,57 @@ class Audit(Protocol):
     async def add(
         self, who: str, what: str, subject: str, old: str, new: str, because: str, now: datetime
     ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key pair that signs tokens: public half as a JSON Web Key, private half sealed."""
+
+    id: SigningKeyId
+    public: Mapping[str, str]
+    sealed: bytes
+
+
+class AccessStore(Protocol):
+    """Keys and what signs them.  A change that gateways must know reaches them at once."""
+
+    async def signing_key(self) -> SigningKey | None:
+        """The one that signs now; None before the first."""
+
+    async def add_signing_key(self, key: SigningKey, now: datetime) -> None:
+        """The first one.  Of two at once one wins, and both callers read it back."""
+
+    async def replace_signing_key(
+        self, old: SigningKeyId, new: SigningKey, now: datetime, *, revoke_because: str | None
+    ) -> int:
+        """Sign with `new` from now on, in one transaction.  With a reason, every key that `old`
+        signed is revoked; answers how many.  Raises `Conflict` when another was faster."""
+
+    async def trusted(self, now: datetime) -> list[Mapping[str, str]]:
+        """Public keys that a token may still be signed with."""
+
+    async def add(self, key: Key, hint: str, created_by: str) -> None:
+        """By id."""
+
+    async def get(self, key_id: KeyId) -> Key:
+        """Raises `NotFound`."""
+
+    async def revoke(self, key_id: KeyId, because: str, now: datetime) -> bool:
+        """False when it was revoked before, and nothing changes then."""
+
+    async def is_revoked(self, key_id: KeyId) -> bool:
+        """True for keys that are not known, too."""
+
+
+class TokenMaker(Protocol):
+    """Makes key pairs, signs tokens and checks them."""
+
+    def new_signing_key(self, id_: SigningKeyId) -> tuple[dict[str, str], bytes]: ...
+
+    def sign(self, id_: SigningKeyId, sealed: bytes, claims: Mapping[str, object]) -> str:
+        """Raises `Unavailable` when the private half cannot be unsealed."""
+
+    def verify(
+        self, token: str, jwks: Sequence[Mapping[str, str]], now: datetime
+    ) -> Mapping[str, object]:
+        """Claims of a token that is ours and young enough.  Raises `Rejected`."""

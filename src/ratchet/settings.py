@@ -22,7 +22,11 @@ class Settings:
 
     token: Secret
     """Who may change things: `RATCHET_TOKEN_FILE` holds it.  People and programs on this machine
-    that can read the file are the operators; roles and single sign-on are not built yet."""
+    that can read the file are its administrators; others get a key with a role."""
+
+    secret: Secret
+    """What private signing keys are sealed under: `RATCHET_SECRET_FILE` holds 32 random bytes in
+    base64.  Not in the database, so that a copy of the database signs nothing."""
 
     objects_url: str
     """Where artifacts are: `RATCHET_OBJECTS_URL`, `file:///folder` or `s3://bucket/prefix`."""
@@ -54,9 +58,11 @@ class Settings:
         """Raises `Rejected` naming the variable that is missing or wrong."""
         try:
             token = Path(env["RATCHET_TOKEN_FILE"]).read_text().strip()
+            secret = Path(env["RATCHET_SECRET_FILE"]).read_text().strip()
             return cls(
                 database_url=Secret(env["DATABASE_URL"]),
                 token=Secret(token),
+                secret=Secret(secret),
                 objects_url=env["RATCHET_OBJECTS_URL"],
                 http_host=env.get("RATCHET_HTTP_HOST", "127.0.0.1"),
                 http_port=int(env.get("RATCHET_HTTP_PORT", "8081")),

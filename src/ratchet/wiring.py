@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.mlflow import MlflowTracker, NoTracker
 from ratchet.adapters.objects import ObstoreObjects
+from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.pool import Database
@@ -20,9 +21,11 @@ from ratchet.adapters.postgres.runs import (
     PostgresStages,
 )
 from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.tokens import Tokens
 from ratchet.durable.flow import Durable
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.ids import new_id
+from ratchet.operations.access import AccessParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
@@ -39,6 +42,7 @@ class Parts:
     durable: Durable
     runs: RunParts
     release: ReleaseParts
+    access: AccessParts
     attempts: PostgresAttempts
     engines: PostgresEngines
     gateway: PostgresGateway
@@ -88,6 +92,13 @@ def build(settings: Settings) -> Parts:
         ),
         release=ReleaseParts(
             releases=releases, evidence=releases, engines=engines, audit=audit, clock=clock
+        ),
+        access=AccessParts(
+            store=PostgresAccess(database),
+            tokens=Tokens(settings.secret),
+            projects=projects,
+            audit=audit,
+            clock=clock,
         ),
         attempts=attempts,
         engines=engines,

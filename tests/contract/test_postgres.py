@@ -199,7 +199,7 @@ def test_a_decision_and_its_consequences_commit_together(database_url: str) -> N
             stored.release, decide(stored.release, Signal.READY), Evidence(), ACT, NOW
         )
 
-        snapshot = await gateway.snapshot()
+        snapshot = await gateway.snapshot(NOW)
         assert [(arm.version, arm.weight) for arm in snapshot.arms] == [
             ("v_candidate", 500),
             (stored.release.baseline, 9500),
@@ -225,7 +225,7 @@ def test_the_second_writer_of_a_release_loses_and_changes_nothing(database_url: 
         with pytest.raises(Conflict):
             await releases.save_evidence(stored, Evidence(), "stale", NOW)
 
-        assert (await gateway.snapshot()).route_revision == 2
+        assert (await gateway.snapshot(NOW)).route_revision == 2
         assert (await releases.get(ReleaseId("rel_1"))).release.stage is Stage.CANARY
 
     with_database(database_url, scenario)
@@ -270,6 +270,7 @@ def record(request: str, version: str, revision: int, conversation: str = "") ->
         version=VersionId(version),
         route_revision=revision,
         conversation=conversation,
+        key_id="",
         status=200,
         failed=False,
         attempts=1,
@@ -322,7 +323,7 @@ def test_an_engine_report_reaches_the_gateway_and_a_failure_is_told(database_url
         stored = await a_live_release(database)
         gateway, engines = PostgresGateway(database), PostgresEngines(database)
         old = stored.release.baseline
-        before = await gateway.snapshot()
+        before = await gateway.snapshot(NOW)
 
         await engines.report(old, EngineReport("ready", 1234), NOW)
         for _ in range(3):
@@ -330,7 +331,7 @@ def test_an_engine_report_reaches_the_gateway_and_a_failure_is_told(database_url
                 VersionId("v_candidate"), EngineReport("down", None, "boom", 1), NOW
             )
 
-        after = await gateway.snapshot()
+        after = await gateway.snapshot(NOW)
         assert after.revision > before.revision
         assert after.endpoints[old][0].port == 1234
         assert await engines.down_seconds(old, NOW) == 0.0
@@ -345,7 +346,7 @@ def test_a_waiting_gateway_hears_of_a_change_at_once(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         stored = await a_live_release(database)
         gateway = PostgresGateway(database)
-        known = (await gateway.snapshot()).revision
+        known = (await gateway.snapshot(NOW)).revision
         waiting = asyncio.create_task(gateway.wait(known, 10.0))
         await asyncio.sleep(0.3)
 
@@ -353,7 +354,7 @@ def test_a_waiting_gateway_hears_of_a_change_at_once(database_url: str) -> None:
         await PostgresEngines(database).report(stored.release.baseline, report, NOW)
 
         await asyncio.wait_for(waiting, 2.0)
-        assert (await gateway.snapshot()).revision > known
+        assert (await gateway.snapshot(NOW)).revision > known
 
     with_database(database_url, scenario)
 

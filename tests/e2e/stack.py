@@ -34,6 +34,7 @@ train: {{epochs: {epochs}, batch_size: 8, learning_rate: 1.0e-2, lora: {{rank: 8
 evaluate: {{suites: [held-out.yaml]}}
 gates:
   - {{metric: held-out.accuracy, at_least: {floor}}}
+gateway: {{access: {access}}}
 release: {{notches: [10, 50, 100], units_per_notch: 5, blind_hold: 20s,
           guards: {{latency_p95: {{margin: 100%}}}}{drill}}}
 """
@@ -84,7 +85,7 @@ class Stack:
 
     def spec(self, name: str, **values: Any) -> Path:
         path = self.root / "project" / f"{name}.yaml"
-        filled = {"epochs": 5, "floor": 0.8, "drill": "", **values}
+        filled = {"epochs": 5, "floor": 0.8, "drill": "", "access": "open", **values}
         path.write_text(SPEC.format(**filled))
         return path
 

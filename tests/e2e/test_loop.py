@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import openai
@@ -194,6 +195,46 @@ def test_bad_data_fail_the_run_with_file_and_line(stack: Stack) -> None:
     assert bad["state"] == missing["state"] == "failed"
     assert "bad.jsonl:1" in bad["because"]
     assert "nowhere.jsonl matches no file" in missing["because"]
+
+
+def test_a_key_is_made_used_seen_and_revoked(stack: Stack) -> None:
+    spec = stack.spec("closed", train="good.jsonl", access="keys")
+    served = {"spec": spec.read_text(), "path": str(spec)}
+    stack.client().post("/projects", served)
+    stack.until(lambda: ask(stack.gateway).status_code == 401, 10, "the gateway is closed")
+
+    made = json.loads(cli(stack, "key", "create", "--name", "app", "--json").stdout)
+    client = openai.OpenAI(base_url=f"{stack.gateway}/v1", api_key=made["key"], max_retries=0)
+    messages = [{"role": "user", "content": "the ball is red"}]
+    whole = client.chat.completions.create(model="colours", messages=messages, max_tokens=4)
+    assert whole.usage.total_tokens > 0
+    assert "app" in cli(stack, "key", "list").stdout
+
+    def seen() -> Any:
+        with stack.database() as connection:
+            sql = "SELECT count(*) FROM access_records WHERE key_id = %s"
+            row = connection.execute(sql, (made["id"],)).fetchone()
+        return row and row[0]
+
+    stack.until(lambda: seen() == 1, 10, "the record names the key")
+    revoked = cli(stack, "key", "revoke", made["id"], "--why", "the test is over")
+    assert "is revoked" in revoked.stdout
+
+    def refused() -> bool:
+        try:
+            client.models.list()
+        except openai.AuthenticationError as error:
+            return "was revoked" in str(error)
+        except openai.APIConnectionError:
+            return False  # the gateway is just starting again
+        return False
+
+    stack.until(refused, 1, "the key is refused within a second")
+    assert stack.kill("/envoy ", "bootstrap.json") == 1
+    stack.until(refused, 10, "and still after a restart of the gateway")
+    opened = stack.root / "project" / "good.yaml"
+    stack.client().post("/projects", {"spec": opened.read_text(), "path": str(opened)})
+    stack.until(lambda: ask(stack.gateway).status_code == 200, 10, "the gateway is open again")
 
 
 def test_a_second_stack_in_the_same_place_is_refused(stack: Stack) -> None:

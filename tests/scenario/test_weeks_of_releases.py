@@ -161,7 +161,7 @@ class World:
     async def _users(self) -> None:
         arms = await self.gateway.arms("p")
         ready = {e.version for e in await self.engines.listing() if e.state == "ready"}
-        revision = (await self.gateway.snapshot()).route_revision
+        revision = (await self.gateway.snapshot(self.clock.now())).route_revision
         records = []
         for _ in range(REQUESTS_PER_TICK):
             self.requests += 1
@@ -174,7 +174,8 @@ class World:
             records.append(
                 AccessRecord(
                     request_id=f"q{self.requests}", version=version, route_revision=revision,
-                    conversation="", status=500 if failed else 200, failed=failed, attempts=1,
+                    conversation="", key_id="", status=500 if failed else 200, failed=failed,
+                    attempts=1,
                     first_byte_ms=duration, duration_ms=duration, bytes_sent=1,
                     started_at=self.clock.now(),
                 )

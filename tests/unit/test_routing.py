@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.core.access import Admission
 from ratchet.core.artifact import Version, VersionId, same_weights, version_id
 from ratchet.core.errors import Rejected
 from ratchet.core.routing import (
@@ -65,6 +66,9 @@ def test_the_same_version_is_one_arm() -> None:
     assert arms_for(OLD, OLD, 40) == (Arm(OLD, WEIGHT_TOTAL),)
 
 
+OPEN = Admission(is_open=True, project="p", served_name="m", jwks=(), revoked=())
+
+
 def _snapshot(arms: tuple[Arm, ...], fallback: VersionId | None = OLD) -> GatewaySnapshot:
     return GatewaySnapshot(
         revision=1,
@@ -72,6 +76,7 @@ def _snapshot(arms: tuple[Arm, ...], fallback: VersionId | None = OLD) -> Gatewa
         arms=arms,
         endpoints={},
         fallback=fallback,
+        admission=OPEN,
         blind_hold_seconds=60.0,
     )
 

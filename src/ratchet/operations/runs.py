@@ -46,10 +46,14 @@ class RunParts:
     clock: Clock
 
 
-async def apply(spec: Spec, parts: RunParts) -> Project:
+async def apply(spec: Spec, who: str, parts: RunParts) -> Project:
     """Register a project and serve its base model if it serves nothing yet.  Repeatable."""
     now = parts.clock.now()
+    before = await parts.projects.find(spec.project)
     project = await parts.projects.put(spec, now)
+    if before is not None and before.access is not project.access:
+        old, new = before.access.value, project.access.value
+        await parts.audit.add(who, "gateway access", spec.project, old, new, "the spec", now)
     if project.baseline is None:
         await parts.projects.first_baseline(base_version(spec), now)
         await parts.audit.add(
@@ -80,7 +84,7 @@ async def request_run(
     spec: Spec, source_dir: Path, trigger: Mapping[str, object], key: str, parts: RunParts
 ) -> RunId:
     """Queue a run.  By (project, key): a trigger that is sent twice is one run."""
-    await apply(spec, parts)
+    await apply(spec, str(trigger.get("who", "unknown")), parts)
     run = Run(
         id=RunId(new_id("run")),
         state=RunState.QUEUED,

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 
+from ratchet.adapters.envoy.admission import DISCOVERED, extension
 from ratchet.adapters.envoy.resources import (
     Resource,
     cluster,
@@ -23,6 +24,7 @@ from ratchet.adapters.envoy.resources import (
     routes,
     version_of_cluster,
 )
+from ratchet.core.access import Admission
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot
@@ -56,6 +58,9 @@ class EnvoyFiles:
             self._known = {v for name in names if (v := version_of_cluster(name)) is not None}
         if not (self._folder / "rds.json").exists():
             self._write("rds", [routes(None)])
+        for name in DISCOVERED:
+            if not (self._folder / f"{name}.json").exists():
+                self._write(name, [extension(name, None)])
 
     async def apply(self, snapshot: GatewaySnapshot) -> None:
         """Bring the snapshot into force.
@@ -63,6 +68,9 @@ class EnvoyFiles:
         Raises `Rejected` with Envoy's own words, in which case the last good routes stay in force
         and the files say them again; `Unavailable` when Envoy is not there.
         """
+        # Whom to trust comes first: a route must never ask for what the filters do not know yet.
+        for name in DISCOVERED:
+            await self._apply_extension(name, snapshot.admission)
         wanted = set(snapshot.endpoints)
         for version in wanted:
             self._write(
@@ -86,7 +94,7 @@ class EnvoyFiles:
             # Envoy takes no notice of a route table that is the same; nor do we.
             return
         before = await self._counters()
-        label = f"r{snapshot.revision}.{os.getpid()}.{self._count}"
+        label = self._label(f"r{snapshot.revision}")
         self._write("rds", [resource], label)
         try:
             await self._until_routes(label, before)
@@ -94,6 +102,32 @@ class EnvoyFiles:
             if good is not None:
                 self._replace("rds", good)
             raise
+
+    async def _apply_extension(self, name: str, admission: Admission) -> None:
+        resource = extension(name, admission)
+        good = self._read(name)
+        if good is not None and json.loads(good)["resources"] == [resource]:
+            return
+        prefix = f"extension_config_discovery.http_filter.{name}."
+        rejected = f"{prefix}update_rejected"
+        before = await self._stats(prefix)
+        label = self._label(name)
+        self._write(name, [resource], label)
+        async for _ in self._looks(name):
+            now = await self._stats(prefix)
+            if now.get(f"{prefix}version_text") == label:
+                return
+            if now.get(rejected, 0) > before.get(rejected, 0):
+                if good is not None:
+                    self._replace(name, good)
+                raise Rejected(f"Envoy rejected the filter {name}: see its log")
+
+    def _label(self, name: str) -> str:
+        return f"{name}.{os.getpid()}.{self._count}"
+
+    async def _stats(self, prefix: str) -> dict[str, Any]:
+        answer = await self._get(f"/stats?filter=^{prefix}&format=json")
+        return {s["name"]: s["value"] for s in answer.get("stats", []) if "value" in s}
 
     async def _until_endpoints(self, snapshot: GatewaySnapshot) -> None:
         wanted = {

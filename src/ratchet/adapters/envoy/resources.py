@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratchet.adapters.envoy import admission
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import Endpoint, GatewaySnapshot
 
@@ -90,6 +91,7 @@ def _listener(places: GatewayPlaces) -> Resource:
         "use_remote_address": True,
         "generate_request_id": True,
         "always_set_request_id_in_response": True,
+        "early_header_mutation_extensions": admission.strip_claims(),
         "common_http_protocol_options": {"idle_timeout": "900s"},
         "stream_idle_timeout": f"{IDLE_SECONDS}s",
         "request_timeout": "0s",
@@ -111,7 +113,12 @@ def _listener(places: GatewayPlaces) -> Resource:
                 "typed_config": _records(),
             }
         ],
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+        "http_filters": [
+            *admission.filters(
+                {name: _file(places.folder / f"{name}.json") for name in admission.DISCOVERED}
+            ),
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}},
+        ],
     }
     return {
         "name": "main",
@@ -140,7 +147,7 @@ def _records() -> Resource:
             "buffer_flush_interval": f"{RECORDS_FLUSH_SECONDS}s",
             "buffer_size_bytes": 16384,
         },
-        "additional_request_headers_to_log": [CONVERSATION_HEADER],
+        "additional_request_headers_to_log": [CONVERSATION_HEADER, admission.KEY_HEADER],
     }
 
 
@@ -158,7 +165,7 @@ def _local_replies() -> Resource:
         },
     }
     return {
-        "mappers": [health],
+        "mappers": [health, *admission.refusals()],
         "body_format": {
             "json_format": {
                 "error": {
@@ -246,6 +253,7 @@ def _arms(snapshot: GatewaySnapshot) -> Resource:
         # The access record carries this name, and so the weights under which it was routed.
         "name": f"{ROUTE_PREFIX}{snapshot.route_revision}",
         "match": {"prefix": "/v1/"},
+        "typed_per_filter_config": admission.on_route(snapshot.admission),
         "route": {
             "timeout": "0s",
             "idle_timeout": f"{IDLE_SECONDS}s",

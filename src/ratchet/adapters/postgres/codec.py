@@ -9,6 +9,7 @@ from typing import Any
 from ratchet.core.analysis import Evidence
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.spec import (
+    Access,
     BaseModel,
     Drill,
     EngineKind,
@@ -35,6 +36,7 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     value = asdict(spec)
     value["engine"] = spec.engine.value
+    value["access"] = spec.access.value
     return value
 
 
@@ -51,6 +53,8 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         suites=tuple(value["suites"]),
         gates=tuple(Gate(**gate) for gate in value["gates"]),
         engine=EngineKind(value["engine"]),
+        # Runs that were queued before there were keys.
+        access=Access(value.get("access", "open")),
         release=plan_from_json(value["release"]),
     )
 

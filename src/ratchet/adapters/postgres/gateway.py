@@ -9,11 +9,18 @@ from datetime import datetime
 import psycopg
 
 from ratchet.adapters.postgres.codec import plan_from_json
-from ratchet.adapters.postgres.pool import STATEMENTS, Database, fetch, wait_for_notice
+from ratchet.adapters.postgres.pool import (
+    STATEMENTS,
+    Connection,
+    Database,
+    fetch,
+    wait_for_notice,
+)
+from ratchet.core.access import Admission, KeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import NotFound, Unavailable
 from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
-from ratchet.core.spec import Drill
+from ratchet.core.spec import Access, Drill
 from ratchet.ports import AccessRecord, EngineReport, GatewayReport, WantedEngine
 
 # Restarts after which an engine that never became ready is given up.
@@ -24,7 +31,7 @@ class PostgresGateway:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def snapshot(self) -> GatewaySnapshot:
+    async def snapshot(self, now: datetime) -> GatewaySnapshot:
         async with self._db.transaction() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             rows = await fetch(tx, "get_gateway")
@@ -33,6 +40,7 @@ class PostgresGateway:
             row = rows[0]
             engines = await fetch(tx, "list_engines")
             live = await fetch(tx, "live_releases")
+            admission = await _admission(tx, row["project"], now)
         arms = tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
         endpoints: dict[VersionId, Sequence[Endpoint]] = {arm.version: () for arm in arms}
         for engine in engines:
@@ -47,6 +55,7 @@ class PostgresGateway:
             endpoints=endpoints,
             fallback=VersionId(live[0]["baseline"]) if live else None,
             blind_hold_seconds=plan_from_json(live[0]["plan"]).blind_hold_seconds if live else 0.0,
+            admission=admission,
         )
 
     async def wait(self, revision: int, seconds: float) -> None:
@@ -83,6 +92,19 @@ class PostgresGateway:
         if row is None or row["project"] != project:
             return ()
         return tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
+
+
+async def _admission(tx: Connection, project: str, now: datetime) -> Admission:
+    known = (await fetch(tx, "get_project", name=project))[0]
+    trusted = await fetch(tx, "trusted_signing_keys", now=now)
+    revoked = await fetch(tx, "revoked_keys", project=project, now=now)
+    return Admission(
+        is_open=known["access"] == Access.OPEN.value,
+        project=project,
+        served_name=known["served_name"],
+        jwks=tuple(row["public"] for row in trusted),
+        revoked=tuple(KeyId(row["id"]) for row in revoked),
+    )
 
 
 class PostgresEngines:
@@ -175,6 +197,7 @@ def _parameters(
         "version_id": record.version,
         "route_revision": record.route_revision,
         "conversation": record.conversation,
+        "key_id": record.key_id,
         "status": record.status,
         "failed": record.failed,
         "attempts": record.attempts,

@@ -22,7 +22,7 @@ from ratchet.core.run import (
     StageState,
     check_run_move,
 )
-from ratchet.core.spec import Spec
+from ratchet.core.spec import Access, Spec
 from ratchet.kit.ids import new_id
 from ratchet.ports import Json, LiveAttempt, Project, Run, StageRecord
 
@@ -45,25 +45,41 @@ class PostgresProjects:
                 f"project {spec.project!r} is built on {known['base']}, the file says "
                 f"{spec.base.source}: use another project name for another base"
             )
-        await self._db.run(
-            "put_project",
-            name=spec.project,
-            served_name=spec.served_name,
-            base=spec.base.source,
-            engine=spec.engine.value,
-            now=now,
-        )
+        async with self._db.transaction() as tx:
+            await fetch(
+                tx,
+                "put_project",
+                name=spec.project,
+                served_name=spec.served_name,
+                base=spec.base.source,
+                engine=spec.engine.value,
+                access=spec.access.value,
+                now=now,
+            )
+            if known and (known["access"], known["served_name"]) != (
+                spec.access.value,
+                spec.served_name,
+            ):
+                await fetch(tx, "bump_gateway", project=spec.project)
+                await fetch(tx, "notify_gateway", project=spec.project)
         return await self.get(spec.project)
 
     async def get(self, name: str) -> Project:
+        known = await self.find(name)
+        if known is None:
+            raise NotFound(f"project {name!r} is not known here")
+        return known
+
+    async def find(self, name: str) -> Project | None:
         row = await self._db.one("get_project", name=name)
         if row is None:
-            raise NotFound(f"project {name!r} is not known here")
+            return None
         return Project(
             name=row["name"],
             served_name=row["served_name"],
             base=row["base"],
             baseline=row["baseline_version"],
+            access=Access(row["access"]),
         )
 
     async def first_baseline(self, version: Version, now: datetime) -> None:

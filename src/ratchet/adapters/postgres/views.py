@@ -93,6 +93,10 @@ class PostgresViews:
     async def gateways(self) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_gateway_reports")]
 
+    async def keys(self, project: str, limit: int) -> list[View]:
+        rows = await self._db.all("list_keys", project=project, limit=min(limit, LIST_MAX))
+        return [_plain(row) for row in rows]
+
     async def audit(self, limit: int) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_audit", limit=limit)]
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ratchet import __version__
 from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.entrypoints.cli import gate, project, release, run, traffic
+from ratchet.entrypoints.cli import gate, key, project, release, run, traffic
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(run.app, name="run")
 app.add_typer(release.app, name="release")
 app.add_typer(gate.app, name="gate")
+app.add_typer(key.app, name="key")
 app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
 app.command("schema")(project.schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import signal
 from collections.abc import Coroutine
@@ -16,6 +17,9 @@ from ratchet.core.errors import NotFound, Rejected
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.local.state import find_state
 
+# Longer than anybody plays; the key is revoked when the traffic ends.
+KEY_SECONDS = 7 * 86_400.0
+
 
 def traffic(
     file: Annotated[Path, typer.Option("--file", help="Conversations, JSON Lines.")],
@@ -28,15 +32,22 @@ def traffic(
     from ratchet.entrypoints.demo.users import Users, read_rows
     from ratchet.entrypoints.local.state import StateDir
 
-    projects = connect(state_dir).get("/projects")
+    client = connect(state_dir)
+    projects = client.get("/projects")
     if not projects:
         raise NotFound("nothing is served yet: start a run first")
     if not file.exists():
         raise Rejected(f"{file} does not exist")
+    who = getpass.getuser()
+    wish = {"name": "ratchet traffic", "lives_seconds": KEY_SECONDS, "who": who}
+    key = client.post("/keys", {"project": projects[0]["name"], **wish})
     state = StateDir(state_dir.absolute()) if state_dir else find_state(Path.cwd())
     url = f"http://127.0.0.1:{state.ports().gateway}"
-    users = Users(url, projects[0]["served_name"], read_rows(file), rate)
-    asyncio.run(_play(users.play(), seconds))
+    users = Users(url, key["key"], projects[0]["served_name"], read_rows(file), rate)
+    try:
+        asyncio.run(_play(users.play(), seconds))
+    finally:
+        client.post(f"/keys/{key['id']}/revoke", {"why": "the traffic ended", "who": who})
     tally = users.tally
     if as_json:
         print(json.dumps({"answered": tally.answered, "failed": tally.failed}))

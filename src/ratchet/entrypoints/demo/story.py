@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ratchet.core.errors import RatchetError, Rejected
-from ratchet.entrypoints.cli.client import Client
+from ratchet.entrypoints.cli.client import PATIENCE_SECONDS, Client
 from ratchet.entrypoints.demo.closing import closing_table
 from ratchet.entrypoints.demo.users import Users, read_rows
 from ratchet.entrypoints.local.state import NAME, Ports, StateDir, free_port, is_free, open_state
@@ -32,6 +32,8 @@ from ratchet.kit.logs import configure
 # trains, and a rush of users makes the evidence come in seconds instead of minutes.
 USERS_PER_SECOND = 2.0
 RUSH_PER_SECOND = 8.0
+# What the demo's users come in with: answers only, for a day.
+KEY = {"scopes": ["answers"], "models": ["triage"], "lives_seconds": 86_400.0, "who": "demo"}
 LIVE_STAGES = ("starting", "canary", "paused", "held")
 
 
@@ -70,17 +72,22 @@ async def tell(state_dir: Path | None, env: Mapping[str, str], *, stay: bool) ->
     async with running(state, ports, env, lambda line: console.print(f"  {line}")) as stack:
         _greet(stack, console, monotonic_seconds() - began)
         await serve_project(stack, checkout / "configs" / "retrain.yaml", console)
-        client = Client(stack.server_url, state.token_file.read_text().strip())
+        token = state.token_file.read_text().strip()
+        client = Client(stack.server_url, token, patience_seconds=PATIENCE_SECONDS)
+        # Made twice by a patient client, the first is one that nobody has.
+        wish = {"project": "triage", "name": "demo users", **KEY}
+        key = await asyncio.to_thread(client.post, "/keys", wish)
         users = Users(
             stack.gateway_url,
+            key["key"],
             "triage",
             read_rows(checkout / "examples" / "triage" / "data" / "live.jsonl"),
             USERS_PER_SECOND,
         )
         playing = asyncio.gather(users.play(), _pace(users, client))
         console.print(
-            f"  users    through the gateway from now on: {USERS_PER_SECOND:g} a second, "
-            f"{RUSH_PER_SECOND:g} while a release is judged"
+            f"  users    through the gateway with a key of their own: {USERS_PER_SECOND:g} a "
+            f"second, {RUSH_PER_SECOND:g} while a release is judged"
         )
         try:
             for act in ACTS:

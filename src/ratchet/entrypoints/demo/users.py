@@ -37,10 +37,12 @@ class Users:
     `rate` is users a second and may be changed at any time.
     """
 
-    def __init__(self, url: str, model: str, rows: Sequence[dict[str, Any]], rate: float) -> None:
+    def __init__(
+        self, url: str, key: str, model: str, rows: Sequence[dict[str, Any]], rate: float
+    ) -> None:
         self._client = openai.AsyncOpenAI(
             base_url=f"{url}/v1",
-            api_key="not-needed-yet",
+            api_key=key,
             max_retries=0,
             timeout=ANSWER_SECONDS_MAX,
         )

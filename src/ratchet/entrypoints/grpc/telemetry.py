@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import structlog
 
+from ratchet.adapters.envoy.admission import KEY_HEADER
 from ratchet.adapters.envoy.resources import (
     CONVERSATION_HEADER,
     ROUTE_PREFIX,
@@ -50,6 +51,7 @@ def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
         version=version,
         route_revision=int(common.route_name.removeprefix(ROUTE_PREFIX)),
         conversation=request.request_headers.get(CONVERSATION_HEADER, ""),
+        key_id=request.request_headers.get(KEY_HEADER, ""),
         status=status,
         # What a retry saved was still a failure of the first attempt; code 0 is an answer that
         # was never given.

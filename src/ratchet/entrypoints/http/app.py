@@ -6,9 +6,10 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from ratchet import __version__
+from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
-from ratchet.entrypoints.http import errors, node, releases, runs
-from ratchet.entrypoints.http.auth import guard
+from ratchet.entrypoints.http import access, errors, node, releases, runs
+from ratchet.entrypoints.http.auth import Auth
 from ratchet.wiring import Parts
 
 API = "/api/v1"
@@ -25,10 +26,13 @@ def build_app(parts: Parts) -> FastAPI:
     # A page on the internet must not reach this port through a name of its own.
     hosts = ["127.0.0.1", "localhost", parts.settings.http_host]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    allowed = [Depends(guard(parts.settings.token))]
-    for router in (runs.router(parts, allowed), releases.router(parts, allowed)):
-        app.include_router(router, prefix=API)
-    app.include_router(node.router(parts), prefix=API, dependencies=allowed)
+    auth = Auth(parts.settings.token, parts.access)
+    reads = [Depends(auth.needs(Permission.READ))]
+    for router in (runs.router(parts, auth), releases.router(parts, auth)):
+        app.include_router(router, prefix=API, dependencies=reads)
+    app.include_router(access.router(parts, auth), prefix=API)
+    machines = [Depends(auth.needs(Permission.NODE))]
+    app.include_router(node.router(parts), prefix=API, dependencies=machines)
     app.include_router(console(parts))
 
     @app.get("/health", tags=["health"])

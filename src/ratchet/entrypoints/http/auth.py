@@ -1,28 +1,74 @@
-"""Who is calling: a bearer token for everything that changes something.
+"""Who is calling, and whether they may.
 
-Reading is open to whoever reaches the port, which is on loopback; roles and single sign-on are
-not built yet.
+A caller shows the token of the state directory, which is the administrator of this machine, or a
+key with a role.  Reading without either is allowed: the port is on loopback, and there is no login
+for the console yet.  A token that is shown must be good, also for reading.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable
 
-from fastapi import Header, HTTPException
+from fastapi import HTTPException, Request
 
+from ratchet.core.access import KEY_PREFIX, Caller, Permission, Role, refusal
+from ratchet.core.errors import Rejected
 from ratchet.kit.secret import Secret
+from ratchet.operations.access import AccessParts, authenticate
+
+LOCAL = Caller(name="local", role=Role.ADMIN)
+ANYBODY = Caller(name="anybody", role=Role.VIEWER)
 
 
-def guard(token: Secret) -> Callable[..., None]:
-    """A dependency that refuses calls without the operator's token."""
+class Auth:
+    """Makes the dependencies that guard routes; the caller is then in `request.state.caller`."""
 
-    def check(authorization: Annotated[str, Header()] = "") -> None:
-        wanted = f"Bearer {token.reveal()}"
-        if not hmac.compare_digest(authorization.encode(), wanted.encode()):
-            raise HTTPException(
-                401, "this call changes something and needs the token of the state directory"
-            )
+    def __init__(self, token: Secret, access: AccessParts) -> None:
+        self._token, self._access = token, access
 
-    return check
+    def needs(self, permission: Permission) -> Callable[[Request], Awaitable[None]]:
+        """A dependency that refuses callers without the permission."""
+
+        async def check(request: Request) -> None:
+            caller = await self.caller(request.headers.get("authorization", ""))
+            if caller is ANYBODY and permission is not Permission.READ:
+                raise HTTPException(
+                    401,
+                    "this call needs the token of the state directory, or a key with a role "
+                    "(ratchet key create --role)",
+                    {"www-authenticate": "Bearer"},
+                )
+            if (why := refusal(caller, permission, None)) is not None:
+                raise HTTPException(403, why)
+            request.state.caller = caller
+
+        return check
+
+    async def caller(self, authorization: str) -> Caller:
+        """Raises 401 for a token that is shown and no good."""
+        if not authorization:
+            return ANYBODY
+        token = authorization.removeprefix("Bearer ")
+        if hmac.compare_digest(token.encode(), self._token.reveal().encode()):
+            return LOCAL
+        try:
+            if not token.startswith(KEY_PREFIX):
+                raise Rejected("this token is not the one of the state directory, nor a key")
+            return await authenticate(token, self._access)
+        except Rejected as error:
+            raise HTTPException(401, str(error), {"www-authenticate": "Bearer"}) from error
+
+
+def permit(request: Request, permission: Permission, project: str, who: str = "") -> Caller:
+    """The caller, if it may touch this project.  Raises 403.
+
+    `who` is what a command line says of its user; it counts for the local token only, which many
+    people of one machine may hold.
+    """
+    caller: Caller = request.state.caller
+    if (why := refusal(caller, permission, project)) is not None:
+        raise HTTPException(403, why)
+    if caller is LOCAL and who:
+        return Caller(name=who, role=caller.role)
+    return caller

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from ratchet.core.errors import Conflict, NotFound, RatchetError, Rejected, Unavailable
 
@@ -34,5 +37,12 @@ def install(app: FastAPI) -> None:
         lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
         return problem(422, "Rejected", "\n".join(lines))
 
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        answer = problem(error.status_code, HTTPStatus(error.status_code).phrase, error.detail)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RatchetError, ours)
     app.add_exception_handler(RequestValidationError, malformed)

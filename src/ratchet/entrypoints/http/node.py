@@ -48,10 +48,10 @@ def router(parts: Parts) -> APIRouter:
         wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX)] = 0.0,
     ) -> dict[str, Any]:
         """The snapshot; waits for one newer than `after` for up to `wait` seconds."""
-        current = await parts.gateway.snapshot()
+        current = await parts.gateway.snapshot(parts.runs.clock.now())
         if current.revision <= after and wait > 0:
             await _while_connected(request, parts.gateway.wait(after, wait))
-            current = await parts.gateway.snapshot()
+            current = await parts.gateway.snapshot(parts.runs.clock.now())
         return snapshots.to_json(current)
 
     @api.post("/gateway/applied", status_code=204)

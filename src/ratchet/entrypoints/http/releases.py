@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, params
+from fastapi import APIRouter, Depends, Query, Request
 
+from ratchet.core.access import Permission
 from ratchet.core.errors import NotFound
 from ratchet.core.rollout import ReleaseId, Signal
+from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.entrypoints.http.runs import WhyBody
 from ratchet.operations import release as operations
 from ratchet.wiring import Parts
@@ -21,7 +23,7 @@ VERBS = {
 }
 
 
-def router(parts: Parts, allowed: list[params.Depends]) -> APIRouter:
+def router(parts: Parts, auth: Auth) -> APIRouter:
     api = APIRouter(tags=["releases"])
 
     @api.get("/releases")
@@ -32,12 +34,17 @@ def router(parts: Parts, allowed: list[params.Depends]) -> APIRouter:
     async def release(release_id: str) -> dict[str, Any]:
         return await parts.views.release(release_id)
 
-    @api.post("/releases/{release_id}/{verb}", dependencies=allowed)
-    async def act(release_id: str, verb: str, body: WhyBody) -> dict[str, Any]:
+    @api.post(
+        "/releases/{release_id}/{verb}",
+        dependencies=[Depends(auth.needs(Permission.RELEASE))],
+    )
+    async def act(request: Request, release_id: str, verb: str, body: WhyBody) -> dict[str, Any]:
         if verb not in VERBS:
             raise NotFound(f"a release cannot {verb}; known are {', '.join(VERBS)}")
+        project = (await parts.views.release(release_id))["project"]
+        caller = permit(request, Permission.RELEASE, project, body.who)
         await operations.act(
-            ReleaseId(release_id), VERBS[verb], body.who, body.why, parts.release, parts.durable
+            ReleaseId(release_id), VERBS[verb], caller.name, body.why, parts.release, parts.durable
         )
         return await parts.views.release(release_id)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, params
+from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
 
 from ratchet.adapters.specfile import parse_spec
+from ratchet.core.access import Permission
 from ratchet.core.artifact import RunId
+from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.kit.ids import new_id
 from ratchet.operations import runs as operations
 from ratchet.wiring import Parts
@@ -36,28 +38,33 @@ class WhyBody(BaseModel):
     why: str = Field(min_length=1)
 
 
-def router(parts: Parts, allowed: list[params.Depends]) -> APIRouter:
+def router(parts: Parts, auth: Auth) -> APIRouter:
     api = APIRouter(tags=["runs"])
+    may_serve = [Depends(auth.needs(Permission.SERVE))]
+    may_run = [Depends(auth.needs(Permission.RUN))]
+    may_audit = [Depends(auth.needs(Permission.AUDIT))]
 
-    @api.post("/projects", dependencies=allowed)
-    async def apply(body: SpecBody) -> dict[str, Any]:
-        project = await operations.apply(parse_spec(body.spec, Path(body.path)), parts.runs)
+    @api.post("/projects", dependencies=may_serve)
+    async def apply(request: Request, body: SpecBody) -> dict[str, Any]:
+        spec = parse_spec(body.spec, Path(body.path))
+        caller = permit(request, Permission.SERVE, spec.project)
+        project = await operations.apply(spec, caller.name, parts.runs)
         return {"name": project.name, "baseline": project.baseline}
 
     @api.get("/projects")
     async def projects() -> list[dict[str, Any]]:
         return await parts.views.projects()
 
-    @api.post("/runs", status_code=201, dependencies=allowed)
+    @api.post("/runs", status_code=201, dependencies=may_run)
     async def start(
-        body: RunBody, idempotency_key: Annotated[str, Header()] = ""
+        request: Request, body: RunBody, idempotency_key: Annotated[str, Header()] = ""
     ) -> dict[str, Any]:
         path = Path(body.path)
-        trigger = body.model_dump(include={"kind", "who", "why", "commit"})
+        spec = parse_spec(body.spec, path)
+        caller = permit(request, Permission.RUN, spec.project, body.who)
+        trigger = {**body.model_dump(include={"kind", "why", "commit"}), "who": caller.name}
         key = idempotency_key or new_id("key")
-        run_id = await operations.request_run(
-            parse_spec(body.spec, path), path.parent, trigger, key, parts.runs
-        )
+        run_id = await operations.request_run(spec, path.parent, trigger, key, parts.runs)
         return {"id": run_id}
 
     @api.get("/runs")
@@ -68,9 +75,11 @@ def router(parts: Parts, allowed: list[params.Depends]) -> APIRouter:
     async def run(run_id: str) -> dict[str, Any]:
         return await parts.views.run(run_id)
 
-    @api.post("/runs/{run_id}/cancel", dependencies=allowed)
-    async def cancel(run_id: str, body: WhyBody) -> dict[str, Any]:
-        await operations.cancel_run(RunId(run_id), body.who, body.why, parts.runs, parts.durable)
+    @api.post("/runs/{run_id}/cancel", dependencies=may_run)
+    async def cancel(request: Request, run_id: str, body: WhyBody) -> dict[str, Any]:
+        project = (await parts.views.run(run_id))["project"]
+        caller = permit(request, Permission.RUN, project, body.who)
+        await operations.cancel_run(RunId(run_id), caller.name, body.why, parts.runs, parts.durable)
         return await parts.views.run(run_id)
 
     @api.get("/versions")
@@ -81,7 +90,7 @@ def router(parts: Parts, allowed: list[params.Depends]) -> APIRouter:
     async def version(version_id: str) -> dict[str, Any]:
         return await parts.views.version(version_id)
 
-    @api.get("/audit")
+    @api.get("/audit", dependencies=may_audit)
     async def audit(limit: Limit = 50) -> list[dict[str, Any]]:
         return await parts.views.audit(limit)
 

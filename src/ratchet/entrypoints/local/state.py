@@ -1,13 +1,15 @@
 """The state directory: one folder that holds everything a stack knows.
 
 VERSION      layout of this folder        lock       held while a stack runs
-stack.json   ports in use                 token      the operator's token, mode 600
+stack.json   ports in use                 token      the administrator's token, mode 600
+secret       seals signing keys, 600
 postgres/    valkey/    envoy/            objects/   artifacts
 cache/       bases and fetched adapters   work/      checkpoints      logs/
 """
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -43,6 +45,10 @@ class StateDir:
     @property
     def token_file(self) -> Path:
         return self.root / "token"
+
+    @property
+    def secret_file(self) -> Path:
+        return self.root / "secret"
 
     @property
     def stack_file(self) -> Path:
@@ -90,12 +96,19 @@ def open_state(root: Path) -> StateDir:
             f"{state.root} has layout {found!r}, this Ratchet knows {LAYOUT!r}: use the Ratchet "
             "that made it, or another --state-dir"
         )
-    if not state.token_file.exists():
-        beside = state.token_file.with_suffix(".part")
-        beside.touch(mode=0o600)
-        beside.write_text(secrets.token_urlsafe(32))
-        beside.rename(state.token_file)
+    _once(state.token_file, secrets.token_urlsafe(32))
+    _once(state.secret_file, base64.b64encode(secrets.token_bytes(32)).decode())
     return state
+
+
+def _once(file: Path, content: str) -> None:
+    """A file for its owner's eyes, made whole or not at all, and never changed."""
+    if file.exists():
+        return
+    beside = file.with_suffix(".part")
+    beside.touch(mode=0o600)
+    beside.write_text(content)
+    beside.rename(file)
 
 
 def lock(state: StateDir) -> IO[str]:

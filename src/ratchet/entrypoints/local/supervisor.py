@@ -162,6 +162,7 @@ class Stack:
             **self.env,
             "DATABASE_URL": database_url,
             "RATCHET_TOKEN_FILE": str(self.state.token_file),
+            "RATCHET_SECRET_FILE": str(self.state.secret_file),
             "RATCHET_OBJECTS_URL": self.env.get("RATCHET_OBJECTS_URL", self.state.objects_url),
             "RATCHET_HTTP_PORT": str(self.ports.http),
             "RATCHET_GRPC_PORT": str(self.ports.grpc),

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ratchet.entrypoints.cli.client import Client
+from ratchet.entrypoints.cli.client import PATIENCE_SECONDS, Client
 from ratchet.entrypoints.local.state import Ports, StateDir
 from ratchet.entrypoints.local.supervisor import Stack, running
 from ratchet.kit.clock import monotonic_seconds
@@ -38,13 +38,15 @@ async def up_forever(
             await serve_project(stack, file, console)
         else:
             console.print("  no project yet: `ratchet init my-router`, then `ratchet run start`")
+        console.print("  keys     `ratchet key create --name me` makes one for the gateway")
         console.print("[dim]Ctrl-C stops everything; the next start goes on from here[/]")
         await asyncio.Event().wait()
 
 
 async def serve_project(stack: Stack, file: Path, console: Console) -> None:
     """Register a project and wait until its baseline answers."""
-    client = Client(stack.server_url, stack.state.token_file.read_text().strip())
+    token = stack.state.token_file.read_text().strip()
+    client = Client(stack.server_url, token, patience_seconds=PATIENCE_SECONDS)
     project = await asyncio.to_thread(_register, client, file)
     began = monotonic_seconds()
     with console.status(f"loading {project['baseline']} (the first time converts the weights)"):

@@ -39,10 +39,10 @@ SELECT pg_advisory_xact_lock(7203001);
 
 -- name: add_record!
 -- Settled once per request id, however often a gateway sends it.
-INSERT INTO access_records (request_id, project, version_id, route_revision, conversation, status,
-                            failed, attempts, first_byte_ms, duration_ms, bytes_sent, started_at,
+INSERT INTO access_records (request_id, project, version_id, route_revision, conversation, key_id,
+                            status, failed, attempts, first_byte_ms, duration_ms, bytes_sent, started_at,
                             received_at)
-VALUES (:request_id, :project, :version_id, :route_revision, :conversation, :status, :failed,
+VALUES (:request_id, :project, :version_id, :route_revision, :conversation, :key_id, :status, :failed,
         :attempts, :first_byte_ms, :duration_ms, :bytes_sent, :started_at, :received_at)
 ON CONFLICT (request_id) DO NOTHING;
 
