@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from ratchet.adapters.envoy.admission import CLOCK_SKEW_SECONDS
 from ratchet.adapters.tokens import Tokens
 from ratchet.core.access import Admission, Key, KeyId, Scope, SigningKeyId
 from ratchet.kit.secret import Secret
@@ -106,6 +108,19 @@ def test_an_old_key_is_told_that_it_has_expired(gateway: Gateway) -> None:
     assert error_of(answer) == (401, "expired_api_key")
 
 
+def test_a_key_that_envoy_remembers_still_grows_old(gateway: Gateway) -> None:
+    # Old enough to be refused in two seconds: Envoy allows for clocks that differ.
+    end = datetime.now(UTC) - timedelta(seconds=CLOCK_SKEW_SECONDS - 2)
+    old = token(expires_at=end)
+    assert gateway.ask(old).status_code == 200
+
+    deadline = time.monotonic() + 10
+    while (answer := gateway.ask(old)).status_code == 200:
+        assert time.monotonic() < deadline
+
+    assert error_of(answer) == (401, "expired_api_key")
+
+
 @pytest.mark.parametrize(
     ("changes", "path", "code"),
     [
@@ -170,6 +185,22 @@ def test_claims_that_come_as_headers_are_thrown_away(gateway: Gateway) -> None:
 
     assert answer.json()["x-ratchet-key"] == "key_1"
     assert answer.json()["x-ratchet-tier"] == "gold"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completion%73", "/v1//chat/completions", "/v1/chat/completions/", "/v1/x/../models",
+     "/v1/embeddings", "/metrics"],
+)  # fmt: skip
+def test_only_the_known_paths_reach_an_engine_letter_by_letter(gateway: Gateway, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.places.port)) as line:
+        key = token()
+        head = f"GET {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\n\r\n"
+        line.sendall(head.encode())
+        answer = line.recv(4096).decode()
+
+    assert answer.startswith("HTTP/1.1 404 ")
+    assert "no such path" in answer
 
 
 def test_health_needs_no_key_and_models_do(gateway: Gateway) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.adapters.envoy import admission
+from ratchet.core.access import Scope
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import Endpoint, GatewaySnapshot
 
@@ -30,6 +31,13 @@ _CONNECTIONS = (
 
 CONVERSATION_HEADER = "x-ratchet-conversation"
 ROUTE_PREFIX = "arms-r"
+# All that reaches an engine, letter by letter.  An engine may decode what Envoy compared as it was
+# sent ("completion%73"), so what is not here must not pass: it would be neither permitted nor seen.
+PATHS = {
+    "/v1/chat/completions": Scope.ANSWERS,
+    "/v1/completions": Scope.ANSWERS,
+    "/v1/models": Scope.MODELS,
+}
 # A stream holds a slot for as long as it runs; Envoy's default of 1,024 is for short requests.
 REQUESTS_MAX = 8192
 CONNECTIONS_MAX = 20_000
@@ -213,7 +221,9 @@ def _telemetry(places: GatewayPlaces) -> Resource:
 
 def routes(snapshot: GatewaySnapshot | None) -> Resource:
     """The route table; without a snapshot, one that says that nothing is served yet."""
-    served = [_nothing_served()] if snapshot is None else [_arms(snapshot)]
+    served = [_nothing_served()]
+    if snapshot is not None:
+        served = [_arms(snapshot, path, scope) for path, scope in PATHS.items()]
     health = {
         "name": "health",
         "match": {"path": "/health"},
@@ -224,7 +234,7 @@ def routes(snapshot: GatewaySnapshot | None) -> Resource:
         "match": {"prefix": "/"},
         "direct_response": {
             "status": 404,
-            "body": {"inline_string": "no such path; the API is below /v1/"},
+            "body": {"inline_string": f"no such path; there are {', '.join(PATHS)} and /health"},
         },
     }
     return {
@@ -248,12 +258,12 @@ def _nothing_served() -> Resource:
     }  # fmt: skip
 
 
-def _arms(snapshot: GatewaySnapshot) -> Resource:
+def _arms(snapshot: GatewaySnapshot, path: str, scope: Scope) -> Resource:
     return {
         # The access record carries this name, and so the weights under which it was routed.
         "name": f"{ROUTE_PREFIX}{snapshot.route_revision}",
-        "match": {"prefix": "/v1/"},
-        "typed_per_filter_config": admission.on_route(snapshot.admission),
+        "match": {"path": path},
+        "typed_per_filter_config": admission.on_route(snapshot.admission, scope),
         "route": {
             "timeout": "0s",
             "idle_timeout": f"{IDLE_SECONDS}s",
