@@ -40,9 +40,18 @@ class Echo(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         seen = {name.lower(): value for name, value in self.headers.items()}
-        content = json.dumps(seen).encode()
+        usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+        kind = "application/json"
+        content = json.dumps({**seen, "usage": usage}).encode()
+        if seen.get("x-test-kind") == "stream":
+            kind = "text/event-stream"
+            events = [{"choices": [{"delta": {"content": "hi"}}]}, {"choices": [], "usage": usage}]
+            lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+            content = f"{lines}data: [DONE]\n\n".encode()
+        elif seen.get("x-test-kind") == "silent":
+            content = json.dumps(seen).encode()
         self.send_response(200)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -321,6 +321,9 @@ class AccessRecord:
     first_byte_ms: float
     duration_ms: float
     bytes_sent: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    """As the answer told them; None when it told none, a failure for example."""
     started_at: datetime
 
 

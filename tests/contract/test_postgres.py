@@ -277,6 +277,8 @@ def record(request: str, version: str, revision: int, conversation: str = "") ->
         first_byte_ms=1.0,
         duration_ms=2.0,
         bytes_sent=10,
+        prompt_tokens=None,
+        completion_tokens=None,
         started_at=NOW,
     )
 

@@ -217,6 +217,11 @@ def test_a_key_is_made_used_seen_and_revoked(stack: Stack) -> None:
         return row and row[0]
 
     stack.until(lambda: seen() == 1, 10, "the record names the key")
+    used = json.loads(cli(stack, "usage", "--json").stdout)
+    mine = next(row for row in used if row["key_id"] == made["id"])
+    assert mine["prompt_tokens"] == whole.usage.prompt_tokens
+    assert mine["completion_tokens"] == whole.usage.completion_tokens
+    assert (mine["requests"], mine["failed"], mine["untold"]) == (1, 0, 0)
     revoked = cli(stack, "key", "revoke", made["id"], "--why", "the test is over")
     assert "is revoked" in revoked.stdout
 

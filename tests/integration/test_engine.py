@@ -178,6 +178,19 @@ def test_a_stream_says_the_same_as_a_whole_answer(client: TestClient) -> None:
     assert chunks[-1]["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
 
 
+def test_the_last_chunk_tells_the_usage_also_to_who_did_not_ask(client: TestClient) -> None:
+    whole = client.post("/v1/chat/completions", json=body()).json()
+
+    text = client.post("/v1/chat/completions", json=body(stream=True)).text
+
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    assert chunks[-1]["choices"][0]["finish_reason"] in ("length", "stop")
+    assert chunks[-1]["usage"] == whole["usage"] | {
+        "prompt_tokens_details": chunks[-1]["usage"]["prompt_tokens_details"]
+    }
+    assert all("usage" not in chunk for chunk in chunks[:-1])
+
+
 def test_the_same_seed_draws_the_same_answer(client: TestClient) -> None:
     asked = body(temperature=1.3, seed=5, max_tokens=12, top_p=0.9)
 

@@ -176,7 +176,8 @@ class World:
                     request_id=f"q{self.requests}", version=version, route_revision=revision,
                     conversation="", key_id="", status=500 if failed else 200, failed=failed,
                     attempts=1,
-                    first_byte_ms=duration, duration_ms=duration, bytes_sent=1,
+                    first_byte_ms=duration, duration_ms=duration, bytes_sent=1, prompt_tokens=1,
+                    completion_tokens=1,
                     started_at=self.clock.now(),
                 )
             )  # fmt: skip

@@ -305,7 +305,11 @@ async def _events(
 ) -> AsyncIterator[str]:
     first = True
     async for delta in deltas:
-        yield f"data: {json.dumps(envelope.chunk(delta, first=first))}\n\n"
+        chunk = envelope.chunk(delta, first=first)
+        if delta.end is not None and not usage:
+            # Also for who did not ask: the gateway counts by what answers say.
+            chunk["usage"] = _usage(job)
+        yield f"data: {json.dumps(chunk)}\n\n"
         first = False
     if usage:
         yield f"data: {json.dumps(envelope.usage(job))}\n\n"

@@ -78,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--port", str(options.port),
         "--max-model-len", str(options.positions),
         "--enable-prefix-caching",
+        # The gateway counts by what answers say, also streams that did not ask for it.
+        "--enable-force-include-usage",
     ]  # fmt: skip
     if not torch.cuda.is_available():
         # Its default is nine tenths of the machine's memory, which here is everybody's.

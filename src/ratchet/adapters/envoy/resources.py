@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet.adapters.envoy import admission
+from ratchet.adapters.envoy import admission, usage
 from ratchet.core.access import Scope
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import Endpoint, GatewaySnapshot
@@ -125,6 +125,7 @@ def _listener(places: GatewayPlaces) -> Resource:
             *admission.filters(
                 {name: _file(places.folder / f"{name}.json") for name in admission.DISCOVERED}
             ),
+            *usage.filters(),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}},
         ],
     }

@@ -204,6 +204,8 @@ def _parameters(
         "first_byte_ms": record.first_byte_ms,
         "duration_ms": record.duration_ms,
         "bytes_sent": record.bytes_sent,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
         "started_at": record.started_at,
         "received_at": now,
     }

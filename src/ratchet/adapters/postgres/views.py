@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from ratchet.adapters.postgres.pool import Database, Row
@@ -97,6 +97,12 @@ class PostgresViews:
         rows = await self._db.all("list_keys", project=project, limit=min(limit, LIST_MAX))
         return [_plain(row) for row in rows]
 
+    async def usage(self, project: str, since: datetime, limit: int) -> list[View]:
+        rows = await self._db.all(
+            "usage_by_key", project=project, since=since, limit=min(limit, LIST_MAX)
+        )
+        return [_plain(row) for row in rows]
+
     async def audit(self, limit: int) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_audit", limit=limit)]
 
@@ -106,4 +112,4 @@ def _plain(row: Row) -> View:
 
 
 def _text(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,10 +1,11 @@
-"""`ratchet key`: create, list, rotate, revoke."""
+"""`ratchet key`: create, list, rotate, revoke; and `ratchet usage`."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from ratchet.adapters.specfile import duration_seconds
 from ratchet.core.access import Role, Scope
 from ratchet.core.errors import NotFound
 from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.kit.clock import SystemClock
 
 app = typer.Typer(help="Keys of the gateway and of the control plane.", no_args_is_help=True)
 
@@ -147,3 +149,24 @@ def rotate_signing(
         print(json.dumps(made))
     else:
         print(f"signing key {made['id']} signs from now on; {made['revoked']} keys were revoked")
+
+
+def usage(
+    project: ProjectOption = None,
+    days: Annotated[int, typer.Option(min=1, max=400, help="How far back.")] = 7,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Requests and tokens of each key and day (UTC)."""
+    client = connect(state_dir)
+    since = (SystemClock().now() - timedelta(days=days)).isoformat()
+    rows = client.get("/usage", project=only_project(client, project), since=since)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("day", "key", "requests", "failed", "prompt tokens", "answer tokens", "untold")
+    for row in rows:
+        numbers = ("requests", "failed", "prompt_tokens", "completion_tokens", "untold")
+        who = row["key_name"] or row["key_id"] or "open"
+        table.add_row(row["day"], who, *(str(row[number]) for number in numbers))
+    Console().print(table)

@@ -35,6 +35,7 @@ app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
 app.command("schema")(project.schema)
 app.command("traffic")(traffic.traffic)
+app.command("usage")(key.usage)
 
 StateOption = Annotated[
     Path | None, typer.Option("--state-dir", help="Folder of the stack. Default: .ratchet")

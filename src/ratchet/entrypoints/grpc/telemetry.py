@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import structlog
 
+from ratchet.adapters.envoy import usage
 from ratchet.adapters.envoy.admission import KEY_HEADER
 from ratchet.adapters.envoy.resources import (
     CONVERSATION_HEADER,
@@ -60,8 +61,17 @@ def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
         first_byte_ms=_milliseconds(common.time_to_first_downstream_tx_byte),
         duration_ms=_milliseconds(duration),
         bytes_sent=response.response_body_bytes,
+        **_tokens(common.metadata),
         started_at=common.start_time.ToDatetime(tzinfo=UTC),
     )
+
+
+def _tokens(metadata: pb.Metadata) -> dict[str, int | None]:
+    """Counts that Envoy read from the answer; None where the answer told none."""
+    told: dict[str, Any] = {}
+    if usage.NAMESPACE in metadata.filter_metadata:
+        told.update(metadata.filter_metadata[usage.NAMESPACE].items())
+    return {name: int(told[name]) if name in told else None for name in usage.COUNTS}
 
 
 def _milliseconds(duration: Any) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -67,6 +67,17 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
     ) -> list[dict[str, Any]]:
         permit(request, Permission.KEYS, project)
         return await parts.views.keys(project, limit)
+
+    @api.get("/usage")
+    async def usage(
+        request: Request,
+        project: str,
+        since: datetime,
+        limit: Annotated[int, Query(ge=1, le=200)] = 200,
+    ) -> list[dict[str, Any]]:
+        """Requests and tokens of each key and day (UTC), the newest day first."""
+        permit(request, Permission.KEYS, project)
+        return await parts.views.usage(project, since, limit)
 
     @api.post("/keys/{key_id}/rotate", status_code=201)
     async def rotate(request: Request, key_id: str, body: WhoBody) -> dict[str, Any]:

@@ -23,33 +23,40 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aratchet/v1/accesslog.proto\x12\nratchet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb1\x01\n\x17StreamAccessLogsMessage\x12K\n\thttp_logs\x18\x02 \x01(\x0b\x32\x38.ratchet.v1.StreamAccessLogsMessage.HTTPAccessLogEntries\x1aI\n\x14HTTPAccessLogEntries\x12\x31\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1e.ratchet.v1.HTTPAccessLogEntry\"\x1a\n\x18StreamAccessLogsResponse\"\xb6\x01\n\x12HTTPAccessLogEntry\x12\x36\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32\x1b.ratchet.v1.AccessLogCommon\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32!.ratchet.v1.HTTPRequestProperties\x12\x34\n\x08response\x18\x04 \x01(\x0b\x32\".ratchet.v1.HTTPResponseProperties\"\xcd\x02\n\x0f\x41\x63\x63\x65ssLogCommon\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n time_to_first_downstream_tx_byte\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x42\n\x1ftime_to_last_downstream_tx_byte\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10upstream_cluster\x18\x0f \x01(\t\x12\x12\n\nroute_name\x18\x13 \x01(\t\x12+\n\x08\x64uration\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x1eupstream_request_attempt_count\x18\x18 \x01(\r\"\xc0\x01\n\x15HTTPRequestProperties\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12N\n\x0frequest_headers\x18\r \x03(\x0b\x32\x35.ratchet.v1.HTTPRequestProperties.RequestHeadersEntry\x1a\x35\n\x13RequestHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x16HTTPResponseProperties\x12\x33\n\rresponse_code\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x1b\n\x13response_body_bytes\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aratchet/v1/accesslog.proto\x12\nratchet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb1\x01\n\x17StreamAccessLogsMessage\x12K\n\thttp_logs\x18\x02 \x01(\x0b\x32\x38.ratchet.v1.StreamAccessLogsMessage.HTTPAccessLogEntries\x1aI\n\x14HTTPAccessLogEntries\x12\x31\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1e.ratchet.v1.HTTPAccessLogEntry\"\x1a\n\x18StreamAccessLogsResponse\"\xb6\x01\n\x12HTTPAccessLogEntry\x12\x36\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32\x1b.ratchet.v1.AccessLogCommon\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32!.ratchet.v1.HTTPRequestProperties\x12\x34\n\x08response\x18\x04 \x01(\x0b\x32\".ratchet.v1.HTTPResponseProperties\"\xf5\x02\n\x0f\x41\x63\x63\x65ssLogCommon\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n time_to_first_downstream_tx_byte\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x42\n\x1ftime_to_last_downstream_tx_byte\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10upstream_cluster\x18\x0f \x01(\t\x12&\n\x08metadata\x18\x11 \x01(\x0b\x32\x14.ratchet.v1.Metadata\x12\x12\n\nroute_name\x18\x13 \x01(\t\x12+\n\x08\x64uration\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x1eupstream_request_attempt_count\x18\x18 \x01(\r\"\x9d\x01\n\x08Metadata\x12\x41\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32(.ratchet.v1.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"\xc0\x01\n\x15HTTPRequestProperties\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12N\n\x0frequest_headers\x18\r \x03(\x0b\x32\x35.ratchet.v1.HTTPRequestProperties.RequestHeadersEntry\x1a\x35\n\x13RequestHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x16HTTPResponseProperties\x12\x33\n\rresponse_code\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x1b\n\x13response_body_bytes\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ratchet.v1.accesslog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_METADATA_FILTERMETADATAENTRY']._loaded_options = None
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_options = b'8\001'
   _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._loaded_options = None
   _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_start=140
-  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_end=317
-  _globals['_STREAMACCESSLOGSMESSAGE_HTTPACCESSLOGENTRIES']._serialized_start=244
-  _globals['_STREAMACCESSLOGSMESSAGE_HTTPACCESSLOGENTRIES']._serialized_end=317
-  _globals['_STREAMACCESSLOGSRESPONSE']._serialized_start=319
-  _globals['_STREAMACCESSLOGSRESPONSE']._serialized_end=345
-  _globals['_HTTPACCESSLOGENTRY']._serialized_start=348
-  _globals['_HTTPACCESSLOGENTRY']._serialized_end=530
-  _globals['_ACCESSLOGCOMMON']._serialized_start=533
-  _globals['_ACCESSLOGCOMMON']._serialized_end=866
-  _globals['_HTTPREQUESTPROPERTIES']._serialized_start=869
-  _globals['_HTTPREQUESTPROPERTIES']._serialized_end=1061
-  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_start=1008
-  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_end=1061
-  _globals['_HTTPRESPONSEPROPERTIES']._serialized_start=1063
-  _globals['_HTTPRESPONSEPROPERTIES']._serialized_end=1169
+  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_start=170
+  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_end=347
+  _globals['_STREAMACCESSLOGSMESSAGE_HTTPACCESSLOGENTRIES']._serialized_start=274
+  _globals['_STREAMACCESSLOGSMESSAGE_HTTPACCESSLOGENTRIES']._serialized_end=347
+  _globals['_STREAMACCESSLOGSRESPONSE']._serialized_start=349
+  _globals['_STREAMACCESSLOGSRESPONSE']._serialized_end=375
+  _globals['_HTTPACCESSLOGENTRY']._serialized_start=378
+  _globals['_HTTPACCESSLOGENTRY']._serialized_end=560
+  _globals['_ACCESSLOGCOMMON']._serialized_start=563
+  _globals['_ACCESSLOGCOMMON']._serialized_end=936
+  _globals['_METADATA']._serialized_start=939
+  _globals['_METADATA']._serialized_end=1096
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=1018
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=1096
+  _globals['_HTTPREQUESTPROPERTIES']._serialized_start=1099
+  _globals['_HTTPREQUESTPROPERTIES']._serialized_end=1291
+  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_start=1238
+  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_end=1291
+  _globals['_HTTPRESPONSEPROPERTIES']._serialized_start=1293
+  _globals['_HTTPRESPONSEPROPERTIES']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)
