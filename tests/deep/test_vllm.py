@@ -36,5 +36,9 @@ def test_vllm_serves_the_project_name(tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/chat/completions", json=body, timeout=120).json()
         unknown = httpx.post(f"{url}/chat/completions", json={**body, "model": "x"}, timeout=60)
 
+        stream = httpx.post(f"{url}/chat/completions", json={**body, "stream": True}, timeout=60)
+
     assert answer["usage"]["completion_tokens"] > 0
+    # The gateway counts by what answers say, also for clients that did not ask.
+    assert '"usage":{"prompt_tokens"' in stream.text.replace(" ", "")
     assert unknown.status_code == 404
