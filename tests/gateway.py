@@ -72,14 +72,14 @@ class Gateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.places.port}"
 
-    def serve(self, admission: Admission) -> None:
-        """Bring an admission into force, as the agent does."""
+    def serve(self, admission: Admission, *, alive: bool = True) -> None:
+        """Bring an admission into force, as the agent does; with or without an engine behind."""
         self.revision += 1
         snapshot = GatewaySnapshot(
             revision=self.revision,
             route_revision=self.revision,
             arms=(Arm(VERSION, WEIGHT_TOTAL),),
-            endpoints={VERSION: (Endpoint("127.0.0.1", self.upstream_port),)},
+            endpoints={VERSION: (Endpoint("127.0.0.1", self.upstream_port),) if alive else ()},
             fallback=None,
             blind_hold_seconds=60.0,
             admission=admission,

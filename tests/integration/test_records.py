@@ -39,7 +39,10 @@ class Kept:
 
 
 def with_records(
-    admission: Admission, scenario: Callable[[Gateway, Kept], Awaitable[None]]
+    admission: Admission,
+    scenario: Callable[[Gateway, Kept], Awaitable[None]],
+    *,
+    alive: bool = True,
 ) -> None:
     async def run(gateway: Gateway) -> None:
         kept = Kept()
@@ -56,7 +59,7 @@ def with_records(
             await server.stop(0)
 
     with running_gateway() as gateway:
-        gateway.serve(admission)
+        gateway.serve(admission, alive=alive)
         asyncio.run(run(gateway))
 
 
@@ -95,3 +98,15 @@ def test_a_record_names_the_key_and_no_request_chooses_its_own_id() -> None:
         assert one.first_byte_ms <= one.duration_ms
 
     with_records(CLOSED, scenario)
+
+
+def test_an_arm_without_a_living_engine_fails_on_the_record() -> None:
+    async def scenario(gateway: Gateway, kept: Kept) -> None:
+        answer = await asyncio.to_thread(gateway.ask, None)
+        [record] = await kept.until(1)
+
+        assert answer.status_code == 503
+        assert (record.version, record.status, record.failed) == (VERSION, 503, True)
+        assert record.prompt_tokens is None
+
+    with_records(OPEN, scenario, alive=False)

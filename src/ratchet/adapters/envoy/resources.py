@@ -30,6 +30,7 @@ _CONNECTIONS = (
 )
 
 CONVERSATION_HEADER = "x-ratchet-conversation"
+VERSION_HEADER = "x-ratchet-version"
 ROUTE_PREFIX = "arms-r"
 # All that reaches an engine, letter by letter.  An engine may decode what Envoy compared as it was
 # sent ("completion%73"), so what is not here must not pass: it would be neither permitted nor seen.
@@ -157,6 +158,7 @@ def _records() -> Resource:
             "buffer_size_bytes": 16384,
         },
         "additional_request_headers_to_log": [CONVERSATION_HEADER, admission.KEY_HEADER],
+        "additional_response_headers_to_log": [VERSION_HEADER],
     }
 
 
@@ -274,7 +276,7 @@ def _arms(snapshot: GatewaySnapshot, path: str, scope: Scope) -> Resource:
                         "name": cluster_name(arm.version),
                         "weight": arm.weight,
                         "response_headers_to_add": [
-                            {"header": {"key": "x-ratchet-version", "value": arm.version}}
+                            {"header": {"key": VERSION_HEADER, "value": arm.version}}
                         ],
                     }
                     for arm in snapshot.arms

@@ -19,8 +19,10 @@ from ratchet.adapters.envoy.admission import KEY_HEADER
 from ratchet.adapters.envoy.resources import (
     CONVERSATION_HEADER,
     ROUTE_PREFIX,
+    VERSION_HEADER,
     version_of_cluster,
 )
+from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Unavailable
 from ratchet.kit.clock import Clock
 from ratchet.ports import AccessRecord, RecordSink
@@ -39,6 +41,11 @@ def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
     """One record, or None for what asked no model for an answer (health, lists, unknown paths)."""
     common, request, response = entry.common_properties, entry.request, entry.response
     version = version_of_cluster(common.upstream_cluster)
+    refused = response.response_code.value < 500
+    if version is None and not refused and VERSION_HEADER in response.response_headers:
+        # An arm without a living engine: Envoy answers by itself and names no cluster.  Who was not
+        # let in has no cluster either, and says nothing about an arm.
+        version = VersionId(response.response_headers[VERSION_HEADER])
     if not request.path.endswith("/completions"):
         return None
     if version is None or not common.route_name.startswith(ROUTE_PREFIX):
