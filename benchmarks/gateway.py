@@ -30,7 +30,7 @@ import uvloop
 from report import Result, publish
 
 from ratchet.adapters.envoy.files import EnvoyFiles
-from ratchet.adapters.envoy.resources import GatewayPlaces, bootstrap
+from ratchet.adapters.envoy.listener import GatewayPlaces, bootstrap
 from ratchet.adapters.tokens import Tokens
 from ratchet.core.access import Admission, Key, KeyId, Scope, SigningKeyId
 from ratchet.core.artifact import VersionId

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ratchet.adapters.specfile import FIELDS, GATE_BOUNDS, NOT_BUILT
+from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, NOT_BUILT
 from ratchet.core.rollout import diagram
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"

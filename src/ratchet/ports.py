@@ -28,7 +28,8 @@ from ratchet.core.run import (
     StageName,
     StageState,
 )
-from ratchet.core.spec import Access, BaseModel, Drill, ReleasePlan, Spec
+from ratchet.core.serving import Serving
+from ratchet.core.spec import BaseModel, Drill, ReleasePlan, Spec
 
 Json = Mapping[str, object]
 
@@ -51,7 +52,7 @@ class Project:
     served_name: str
     base: str
     baseline: VersionId | None
-    access: Access
+    serving: Serving
 
 
 class ProjectStore(Protocol):
@@ -311,6 +312,8 @@ class AccessRecord:
 
     request_id: str
     version: VersionId
+    routed: str
+    """`arms`, or how else the request found its engine; only arms prove something."""
     route_revision: int
     conversation: str
     key_id: str

@@ -17,7 +17,7 @@ from ratchet.adapters.postgres.registry import PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAttempts, PostgresProjects, PostgresRuns
 from ratchet.adapters.postgres.views import PostgresViews
-from ratchet.adapters.specfile import parse_spec
+from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.analysis import Evidence, Unit, observe
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected, Unavailable
@@ -267,6 +267,7 @@ def test_an_engine_that_is_routed_to_is_never_stopped(database_url: str) -> None
 def record(request: str, version: str, revision: int, conversation: str = "") -> AccessRecord:
     return AccessRecord(
         request_id=request,
+        routed="arms",
         version=VersionId(version),
         route_revision=revision,
         conversation=conversation,

@@ -9,8 +9,11 @@ import pytest
 import yaml
 
 from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json
-from ratchet.adapters.specfile import FIELDS, json_schema, load_spec, parse_spec
+from ratchet.adapters.specfile.fields import FIELDS
+from ratchet.adapters.specfile.reader import load_spec, parse_spec
+from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
+from ratchet.core.serving import MEBIBYTE, Fallback, Rate, Serving, Sticky, Timeouts
 from ratchet.core.spec import Drill, EngineKind
 from ratchet.entrypoints.cli.project import SPEC
 
@@ -79,6 +82,12 @@ def test_base_models_come_from_three_places() -> None:
         (("evaluate:", "train: {epochs: many}\nevaluate:"), "a number from 0.01 to 100"),
         (("evaluate:", "train: {lora: {rank: 0}}\nevaluate:"), "a whole number from 1 to 512"),
         (("evaluate:", "engine: tgi\nevaluate:"), "builtin or vllm"),
+        (("evaluate:", "gateway: {max_body: 8MB}\nevaluate:"), "a size with its unit"),
+        (("evaluate:", "gateway: {max_body: 65MiB}\nevaluate:"), "up to 64MiB"),
+        (("evaluate:", "gateway: {limits: {key: 60}}\nevaluate:"), "a rate like"),
+        (("evaluate:", "gateway: {limits: {key: {Gold: 1/s}}}\nevaluate:"), "for each tier"),
+        (("evaluate:", "gateway: {fallback: {url: x}}\nevaluate:"), "https://host"),
+        (("evaluate:", "gateway: {fallback: {url: https://x, key: sk-1}}\nevaluate:"), "no secret"),
     ],
 )
 def test_each_mistake_is_named_with_line_column_found_and_expected(
@@ -99,6 +108,32 @@ def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     [problem] = problems(f"{SMALL}{key}\n")
 
     assert "not built yet" in problem
+
+
+def test_the_gateway_section_says_how_a_project_is_served() -> None:
+    text = """gateway:
+  timeouts: {first_byte: 30s, idle: 5s, total: 2m}
+  max_body: 16MiB
+  limits: {key: {gold: 6000/m, "*": 1/s}, tier: 5000/h}
+  in_flight_per_engine: 16
+  priority_tiers: [gold]
+  pinned: [acme]
+  sticky: user
+  fallback: {url: https://api.example.com/, key: $OTHER_KEY}
+"""
+    serving = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).serving
+
+    assert serving == Serving(
+        timeouts=Timeouts(first_byte_seconds=30, idle_seconds=5, total_seconds=120),
+        body_bytes_max=16 * MEBIBYTE,
+        key_rates={"gold": Rate(6000, 60), "*": Rate(1, 1)},
+        tier_rates={"*": Rate(5000, 3600)},
+        in_flight_per_engine=16,
+        priority_tiers=("gold",),
+        pinned=("acme",),
+        sticky=Sticky.USER,
+        fallback=Fallback(url="https://api.example.com", key_variable="OTHER_KEY"),
+    )
 
 
 def test_all_problems_come_at_once() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,57 @@ def test_a_step_that_raises_ends_the_engine_instead_of_hanging_its_clients(folde
 
     with pytest.raises(IndexError):
         batcher.run()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_waits_when_the_model_raises_gets_an_error_and_no_silent_end(
+    folder: Path, stream: bool
+) -> None:
+    model, tokenizer = packed(folder, fused=True)
+    batcher = Batcher(model, frozenset())
+    step, steps = model.step, 0
+
+    def breaks(pieces: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > 2:
+            raise RuntimeError("out of memory")
+        return step(pieces)
+
+    model.step = breaks
+    computing = threading.Thread(target=lambda: suppressed(batcher.run), daemon=True)
+    computing.start()
+    asked = TestClient(Api("tiny", "v_1", batcher, tokenizer, Fault()).app())
+
+    answer = asked.post("/v1/chat/completions", json=body(stream=stream, max_tokens=50))
+
+    if stream:
+        lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+        assert lines[-1] == "[DONE]"
+        assert json.loads(lines[-2])["error"]["code"] == "engine_failed"
+        assert "error" not in json.loads(lines[0])
+    else:
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "engine_failed"
+
+
+def test_a_stream_that_is_silent_for_too_long_ends_with_an_error_event(folder: Path) -> None:
+    model, tokenizer = packed(folder, fused=True)
+    batcher = Batcher(model, frozenset())  # nobody runs it
+    asked = TestClient(Api("tiny", "v_1", batcher, tokenizer, Fault()).app())
+
+    answer = asked.post(
+        "/v1/chat/completions", json=body(stream=True), headers={"x-ratchet-idle-seconds": "0.1"}
+    )
+
+    events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    assert json.loads(events[0])["error"]["code"] == "timeout"
+    assert events[1:] == ["[DONE]"]
+
+
+def suppressed(work: Callable[[], None]) -> None:
+    with suppress(RuntimeError):
+        work()
 
 
 def test_a_weight_in_onednns_layout_multiplies_as_it_did() -> None:

@@ -21,7 +21,7 @@ from ratchet.adapters.postgres.registry import PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects, PostgresRuns
 from ratchet.adapters.postgres.views import PostgresViews
-from ratchet.adapters.specfile import parse_spec
+from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.analysis import Evidence, freeze_reference
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.rollout import Release, ReleaseId, Signal, Stage
@@ -174,7 +174,8 @@ class World:
             records.append(
                 AccessRecord(
                     request_id=f"q{self.requests}", version=version, route_revision=revision,
-                    conversation="", key_id="", status=500 if failed else 200, failed=failed,
+                    conversation="", routed="arms", key_id="",
+                    status=500 if failed else 200, failed=failed,
                     attempts=1,
                     first_byte_ms=duration, duration_ms=duration, bytes_sent=1, prompt_tokens=1,
                     completion_tokens=1,

@@ -30,6 +30,7 @@ class Scope(Enum):
 
     ANSWERS = "answers"  # chat and plain completions
     MODELS = "models"  # the list of models
+    ARMS = "arms"  # to choose the version that answers, for testers
 
 
 class Role(Enum):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ratchet.core.access import Admission
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected
+from ratchet.core.serving import Serving
 
 # Weights are hundredths of a per cent, so that 0.5 % can be said.
 WEIGHT_TOTAL = 10_000
@@ -41,10 +42,11 @@ def arms_for(candidate: VersionId, baseline: VersionId, percent: int) -> tuple[A
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one engine listens."""
+    """Where one engine listens, and in which region."""
 
     host: str
     port: int
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,14 @@ class GatewaySnapshot:
     """What gets all traffic when the control plane stays away in the middle of a canary."""
     blind_hold_seconds: float
     admission: Admission
+    serving: Serving = field(default_factory=Serving)
+    gateways: int = 1
+    """How many gateways share what is limited."""
+
+    @property
+    def baseline(self) -> VersionId:
+        """What everybody gets who takes part in nothing: the arm that a canary is compared with."""
+        return self.fallback or self.arms[-1].version
 
     def __post_init__(self) -> None:
         if self.arms and sum(arm.weight for arm in self.arms) != WEIGHT_TOTAL:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ratchet.core.errors import Rejected
+from ratchet.core.serving import Serving
 
 
 class EngineKind(Enum):
@@ -17,13 +18,6 @@ class EngineKind(Enum):
 
     BUILTIN = "builtin"
     VLLM = "vllm"
-
-
-class Access(Enum):
-    """Whom the gateway serves."""
-
-    KEYS = "keys"
-    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,5 +132,5 @@ class Spec:
     suites: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
     engine: EngineKind = EngineKind.BUILTIN
-    access: Access = Access.KEYS
+    serving: Serving = field(default_factory=Serving)
     release: ReleasePlan = field(default_factory=ReleasePlan)

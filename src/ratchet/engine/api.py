@@ -21,11 +21,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ratchet.engine.batch import Batcher, Busy, Job, Sampling
+from ratchet.engine.batch import FAILED, Batcher, Busy, Job, Sampling
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.ids import new_id
 
 ANSWER_TOKENS_DEFAULT = 256
+IDLE_HEADER = "x-ratchet-idle-seconds"
+IDLE_SECONDS_DEFAULT = 300.0
 # What other servers know and this one does not; refused when set to anything but the default.
 NOT_SUPPORTED = (
     "tools",
@@ -108,11 +110,22 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
 
-    def response(self) -> JSONResponse:
+    def body(self) -> dict[str, Any]:
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
         headers = {"retry-after": "1"} if self.status == 503 else None
-        return JSONResponse({"error": error}, self.status, headers)
+        return JSONResponse(self.body(), self.status, headers)
+
+
+SILENT = "silent"
+# Ends of an answer that is not whole.
+BROKEN = {
+    FAILED: ApiError(500, "the engine failed in the middle of the answer", "engine_failed"),
+    SILENT: ApiError(504, "the model was silent for too long (gateway.timeouts)", "timeout"),
+}
 
 
 class Api:
@@ -186,7 +199,7 @@ class Api:
         except Busy:
             raise ApiError(503, "the engine's queue is full, try again", "overloaded") from None
         envelope = _Envelope(self._name, self._version, chat)
-        deltas = self._read(job, queue, body.stops)
+        deltas = self._read(job, queue, body.stops, _idle_seconds(request))
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             return StreamingResponse(
@@ -199,6 +212,8 @@ class Api:
             pieces = [delta async for delta in deltas]
         finally:
             watcher.cancel()
+        if (error := BROKEN.get(pieces[-1].end or "")) is not None:
+            raise error
         return JSONResponse(envelope.whole("".join(p.text for p in pieces), pieces[-1].end, job))
 
     def _check(self, body: Parameters, prompt: Sequence[int]) -> None:
@@ -230,14 +245,24 @@ class Api:
             raise ApiError(500, "injected fault: this engine runs a drill", "drill")
 
     async def _read(
-        self, job: Job, queue: asyncio.Queue[tuple[int | None, str | None]], stops: Sequence[str]
+        self,
+        job: Job,
+        queue: asyncio.Queue[tuple[int | None, str | None]],
+        stops: Sequence[str],
+        idle_seconds: float,
     ) -> AsyncIterator[Delta]:
-        """Text as it comes, never half a character, never beyond a stop string."""
+        """Text as it comes, never half a character, never beyond a stop string.
+
+        The last one ends with a key of `BROKEN` when the model failed or was silent for too long.
+        """
         sent = ""
         held = max((len(stop) for stop in stops), default=1) - 1
         try:
             while True:
-                _, end = await queue.get()
+                try:
+                    _, end = await asyncio.wait_for(queue.get(), idle_seconds)
+                except TimeoutError:
+                    end = SILENT
                 text = self._tokenizer.decode(job.answer, skip_special_tokens=True)
                 cut = min((i for stop in stops if (i := text.find(stop)) >= 0), default=-1)
                 if cut >= 0:
@@ -305,6 +330,10 @@ async def _events(
 ) -> AsyncIterator[str]:
     first = True
     async for delta in deltas:
+        if (error := BROKEN.get(delta.end or "")) is not None:
+            # The status is long sent.  An error event is what OpenAI's clients raise from.
+            yield f"data: {json.dumps(error.body())}\n\ndata: [DONE]\n\n"
+            return
         chunk = envelope.chunk(delta, first=first)
         if delta.end is not None and not usage:
             # Also for who did not ask: the gateway counts by what answers say.
@@ -314,6 +343,14 @@ async def _events(
     if usage:
         yield f"data: {json.dumps(envelope.usage(job))}\n\n"
     yield "data: [DONE]\n\n"
+
+
+def _idle_seconds(request: Request) -> float:
+    """How long the answer may be silent, as the gateway says it."""
+    try:
+        return float(request.headers.get(IDLE_HEADER, ""))
+    except ValueError:
+        return IDLE_SECONDS_DEFAULT
 
 
 def _usage(job: Job) -> dict[str, Any]:

@@ -29,6 +29,10 @@ PREFIX_TOKENS_MAX = 2_048
 PREFIX_SHARED_MIN = 8
 
 
+FAILED = "failed"
+"""The end of an answer whose computation raised."""
+
+
 class Busy(Exception):
     """The queue is full: come back later."""
 
@@ -46,7 +50,7 @@ class Sampling:
 @dataclass(slots=True)
 class Job:
     """One request while it lives.  `emit(token, end)` is called by `Batcher.run`; `end` is None,
-    "stop" or "length"."""
+    "stop", "length" or `FAILED`."""
 
     prompt: list[int]
     sampling: Sampling
@@ -74,8 +78,16 @@ class Batcher:
         self._closed = False
 
     def run(self) -> None:
-        """Compute until `close`.  What a step raises is a bug and is raised here: an engine must
-        not stay up and answer nobody."""
+        """Compute until `close`.  What a step raises is a bug and is raised here, after every
+        request was told: an engine must not stay up and answer nobody."""
+        try:
+            self._run()
+        except BaseException:
+            for job in (*self._running, *self._waiting):
+                job.emit(None, FAILED)
+            raise
+
+    def _run(self) -> None:
         while True:
             with self._wake:
                 while not (self._waiting or self._running or self._closed):

@@ -110,8 +110,14 @@ def _serve(api: Api, batcher: Batcher, options: argparse.Namespace) -> int:
         finally:
             batcher.close()
 
-    threading.Thread(target=listen, name="http", daemon=True).start()
-    batcher.run()
+    http = threading.Thread(target=listen, name="http", daemon=True)
+    http.start()
+    try:
+        batcher.run()
+    finally:
+        # Requests in flight learn how they ended, also when the model raised.
+        server.should_exit = True
+        http.join(DRAIN_SECONDS)
     return 0 if server.started else EXIT_NOT_SERVED
 
 

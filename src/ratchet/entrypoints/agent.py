@@ -25,7 +25,8 @@ from ratchet.kit.secret import Secret
 
 log = structlog.get_logger()
 
-WAIT_SECONDS = 15.0
+# Also how often the server hears that this gateway is alive.
+WAIT_SECONDS = 5.0
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 1.0
 
@@ -64,7 +65,11 @@ class Agent:
 
     async def _turn(self, client: httpx.AsyncClient) -> None:
         """Wait for news, apply it, report it."""
-        query = {"after": self.applied_revision, "wait": WAIT_SECONDS}
+        query: dict[str, str | float] = {
+            "after": self.applied_revision,
+            "wait": WAIT_SECONDS,
+            "gateway": self.name,
+        }
         answer = await client.get("/api/v1/gateway/snapshot", params=query)
         if answer.status_code == 404:
             # No project yet: nothing to serve, and nothing is wrong.

@@ -37,6 +37,7 @@ log = structlog.get_logger()
 DISPATCH_SECONDS = 0.5
 REAP_SECONDS = 2.0
 BURY_SECONDS = 10.0
+COUNT_SECONDS = 1.0
 DATABASE_WAIT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 5
 
@@ -115,7 +116,12 @@ def _timers(parts: Parts) -> list[Coroutine[Any, Any, None]]:
         if recovered:
             log.info("flows_recovered", flows=recovered)
 
+    async def count_gateways() -> None:
+        if (gateways := await parts.gateway.count(clock.now())) is not None:
+            log.info("gateways_counted", gateways=gateways)
+
     return [
+        _every(COUNT_SECONDS, "count_gateways", count_gateways),
         _every(REAP_SECONDS, "reap", reap_dead),
         _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
         _every(

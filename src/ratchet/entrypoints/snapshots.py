@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ratchet.core import serving
 from ratchet.core.access import Admission, KeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
@@ -16,12 +17,14 @@ def to_json(snapshot: GatewaySnapshot) -> dict[str, Any]:
         "route_revision": snapshot.route_revision,
         "arms": [{"version": arm.version, "weight": arm.weight} for arm in snapshot.arms],
         "endpoints": {
-            version: [{"host": place.host, "port": place.port} for place in places]
+            version: [asdict(place) for place in places]
             for version, places in snapshot.endpoints.items()
         },
         "fallback": snapshot.fallback,
         "blind_hold_seconds": snapshot.blind_hold_seconds,
         "admission": asdict(snapshot.admission),
+        "serving": serving.to_json(snapshot.serving),
+        "gateways": snapshot.gateways,
     }
 
 
@@ -31,12 +34,14 @@ def from_json(value: dict[str, Any]) -> GatewaySnapshot:
         route_revision=value["route_revision"],
         arms=tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in value["arms"]),
         endpoints={
-            VersionId(version): tuple(Endpoint(p["host"], p["port"]) for p in places)
+            VersionId(version): tuple(Endpoint(**place) for place in places)
             for version, places in value["endpoints"].items()
         },
         fallback=None if value["fallback"] is None else VersionId(value["fallback"]),
         blind_hold_seconds=value["blind_hold_seconds"],
         admission=_admission(value["admission"]),
+        serving=serving.from_json(value["serving"]),
+        gateways=value["gateways"],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ratchet.core.artifact import RunId, Version, version_id
 from ratchet.core.run import AttemptState, RunState, StageState
+from ratchet.core.serving import difference
 from ratchet.core.spec import Spec
 from ratchet.kit.clock import Clock
 from ratchet.kit.ids import new_id
@@ -51,9 +52,9 @@ async def apply(spec: Spec, who: str, parts: RunParts) -> Project:
     now = parts.clock.now()
     before = await parts.projects.find(spec.project)
     project = await parts.projects.put(spec, now)
-    if before is not None and before.access is not project.access:
-        old, new = before.access.value, project.access.value
-        await parts.audit.add(who, "gateway access", spec.project, old, new, "the spec", now)
+    if before is not None and before.serving != project.serving:
+        old, new = difference(before.serving, project.serving)
+        await parts.audit.add(who, "serve otherwise", spec.project, old, new, "the spec", now)
     if project.baseline is None:
         await parts.projects.first_baseline(base_version(spec), now)
         await parts.audit.add(

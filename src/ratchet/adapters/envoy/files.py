@@ -15,29 +15,45 @@ from typing import Any
 
 import httpx2 as httpx
 
-from ratchet.adapters.envoy.admission import DISCOVERED, extension
-from ratchet.adapters.envoy.resources import (
-    Resource,
-    cluster,
-    cluster_name,
-    endpoints,
-    routes,
-    version_of_cluster,
-)
-from ratchet.core.access import Admission
+from ratchet.adapters.envoy import discovered
+from ratchet.adapters.envoy.clusters import clusters, endpoints, target
+from ratchet.adapters.envoy.listener import GatewayPlaces, bootstrap, secrets
+from ratchet.adapters.envoy.routes import routes, way_out
+from ratchet.adapters.envoy.words import FALLBACK, Resource, cluster_name, version_of_cluster
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot
 
 # Envoy takes a file in a few milliseconds; this long means that it is not there.
 APPLY_SECONDS_MAX = 5.0
+# A healthy engine answers its first check in milliseconds.
+HEALTHY_SECONDS_MAX = 1.0
+UNCHECKED = {"failed_active_hc", "pending_active_hc"}
+
+
+def prepare(places: GatewayPlaces, boot: Path) -> None:
+    """Everything that an Envoy is started with: its bootstrap, and files that let it start before
+    there is anything to serve.  Repeatable; what it was told before stays."""
+    files = EnvoyFiles(places.folder, places.admin_socket)
+    files.prepare()
+    for name, secret in secrets(places.tls).items():
+        files.write(name, [secret])
+    boot.write_text(json.dumps(bootstrap(places), indent=1))
 
 
 class EnvoyFiles:
     """One Envoy: its folder of resources and its admin socket."""
 
-    def __init__(self, folder: Path, admin_socket: Path) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        admin_socket: Path,
+        *,
+        region: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """`region` is where this gateway stands; `env` has the keys that a spec names."""
+        self._folder, self._region, self._env = folder, region, env or {}
         folder.mkdir(parents=True, exist_ok=True)
         self._admin = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)),
@@ -51,16 +67,23 @@ class EnvoyFiles:
         """Files that let Envoy start before there is anything to serve.  Never overwrites."""
         known = self._read("cds")
         if known is None:
-            self._write("cds", [])
+            self.write("cds", [])
         else:
             # What an earlier agent told Envoy stays there until the routes have left it.
             names = [resource["name"] for resource in json.loads(known)["resources"]]
-            self._known = {v for name in names if (v := version_of_cluster(name)) is not None}
+            self._known = {
+                version
+                for name in names
+                if (version := version_of_cluster(name)) is not None
+                and name == cluster_name(version)
+            }
         if not (self._folder / "rds.json").exists():
-            self._write("rds", [routes(None)])
-        for name in DISCOVERED:
+            self.write("rds", [routes(None)])
+        if not (self._folder / f"{FALLBACK}.json").exists():
+            self.write(FALLBACK, [way_out(None, "")])
+        for name in discovered.NAMES:
             if not (self._folder / f"{name}.json").exists():
-                self._write(name, [extension(name, None)])
+                self.write(name, [discovered.extension(name, None)])
 
     async def apply(self, snapshot: GatewaySnapshot) -> None:
         """Bring the snapshot into force.
@@ -69,23 +92,44 @@ class EnvoyFiles:
         and the files say them again; `Unavailable` when Envoy is not there.
         """
         # Whom to trust comes first: a route must never ask for what the filters do not know yet.
-        for name in DISCOVERED:
-            await self._apply_extension(name, snapshot.admission)
+        for name in discovered.NAMES:
+            await self._apply_extension(name, snapshot)
         wanted = set(snapshot.endpoints)
         for version in wanted:
-            self._write(
-                f"eds-{cluster_name(version)}", [endpoints(version, snapshot.endpoints[version])]
-            )
-        if wanted - self._known:
-            self._write_clusters(wanted | self._known)
-            await self._until_clusters(wanted)
-        await self._apply_routes(snapshot)
+            places = snapshot.endpoints[version]
+            self.write(f"eds-{cluster_name(version)}", [endpoints(version, places, self._region)])
+        await self._apply_clusters(snapshot, wanted | self._known)
         await self._until_endpoints(snapshot)
-        if self._known - wanted:
-            self._write_clusters(wanted)
-            for gone in self._known - wanted:
-                (self._folder / f"eds-{cluster_name(gone)}.json").unlink(missing_ok=True)
+        self._write_way_out(snapshot)
+        await self._apply_routes(snapshot)
+        await self._apply_clusters(snapshot, wanted)
+        for gone in self._known - wanted:
+            (self._folder / f"eds-{cluster_name(gone)}.json").unlink(missing_ok=True)
         self._known = wanted
+
+    async def _apply_clusters(self, snapshot: GatewaySnapshot, versions: set[VersionId]) -> None:
+        made = clusters(snapshot, sorted(versions), self._folder)
+        before = self._read("cds")
+        if before is not None and json.loads(before)["resources"] == made:
+            return
+        label = self._label("cds")
+        self.write("cds", made, label)
+        names = {cluster_name(version) for version in snapshot.endpoints}
+        names |= {target(arm.version, snapshot) for arm in snapshot.arms}
+        async for _ in self._looks("clusters"):
+            dump = await self._get("/config_dump?resource=dynamic_active_clusters")
+            taken = await self._get("/stats?filter=^cluster_manager.cds.version_text&format=json")
+            active = {entry["cluster"]["name"] for entry in dump.get("configs", [])}
+            said = {stat.get("value") for stat in taken.get("stats", [])}
+            if names <= active and label in said:
+                return
+
+    def _write_way_out(self, snapshot: GatewaySnapshot) -> None:
+        fallback = snapshot.serving.fallback
+        variable = "" if fallback is None else fallback.key_variable
+        if variable and variable not in self._env:
+            raise Rejected(f"gateway.fallback: the gateway's environment has no {variable}")
+        self.write(FALLBACK, [way_out(fallback, self._env.get(variable, ""))])
 
     async def _apply_routes(self, snapshot: GatewaySnapshot) -> None:
         good = self._read("rds")
@@ -95,7 +139,7 @@ class EnvoyFiles:
             return
         before = await self._counters()
         label = self._label(f"r{snapshot.revision}")
-        self._write("rds", [resource], label)
+        self.write("rds", [resource], label)
         try:
             await self._until_routes(label, before)
         except Rejected:
@@ -103,8 +147,8 @@ class EnvoyFiles:
                 self._replace("rds", good)
             raise
 
-    async def _apply_extension(self, name: str, admission: Admission) -> None:
-        resource = extension(name, admission)
+    async def _apply_extension(self, name: str, snapshot: GatewaySnapshot) -> None:
+        resource = discovered.extension(name, snapshot)
         good = self._read(name)
         if good is not None and json.loads(good)["resources"] == [resource]:
             return
@@ -112,7 +156,7 @@ class EnvoyFiles:
         rejected = f"{prefix}update_rejected"
         before = await self._stats(prefix)
         label = self._label(name)
-        self._write(name, [resource], label)
+        self.write(name, [resource], label)
         async for _ in self._looks(name):
             now = await self._stats(prefix)
             if now.get(f"{prefix}version_text") == label:
@@ -130,27 +174,33 @@ class EnvoyFiles:
         return {s["name"]: s["value"] for s in answer.get("stats", []) if "value" in s}
 
     async def _until_endpoints(self, snapshot: GatewaySnapshot) -> None:
+        """Until Envoy knows every engine, and one of each version has answered its check.
+
+        An engine that never answers holds nothing up for long: routes are the same to it.
+        """
         wanted = {
             (cluster_name(version), place.port)
             for version, places in snapshot.endpoints.items()
             for place in places
         }
+        patience = asyncio.get_running_loop().time() + HEALTHY_SECONDS_MAX
         async for _ in self._looks("endpoints"):
             answer = await self._get("/clusters?format=json")
             found = {
-                (status["name"], host["address"]["socket_address"]["port_value"])
+                (status["name"], host["address"]["socket_address"]["port_value"]): host
                 for status in answer.get("cluster_statuses", [])
                 for host in status.get("host_statuses", [])
                 if "socket_address" in host["address"]
             }
-            if wanted <= found:
-                return
-
-    async def _until_clusters(self, wanted: set[VersionId]) -> None:
-        async for _ in self._looks("clusters"):
-            dump = await self._get("/config_dump?resource=dynamic_active_clusters")
-            active = {entry["cluster"]["name"] for entry in dump.get("configs", [])}
-            if {cluster_name(version) for version in wanted} <= active:
+            if not wanted <= set(found):
+                continue
+            well = {
+                (name, port)
+                for name, port in wanted
+                if not UNCHECKED & set(found[name, port]["health_status"])
+            }
+            late = asyncio.get_running_loop().time() > patience
+            if late or {name for name, _ in wanted} == {name for name, _ in well}:
                 return
 
     async def _until_routes(self, label: str, before: Mapping[str, int]) -> None:
@@ -193,10 +243,7 @@ class EnvoyFiles:
             raise Unavailable(f"Envoy's admin does not answer: {error!r}") from error
         return value
 
-    def _write_clusters(self, versions: set[VersionId]) -> None:
-        self._write("cds", [cluster(version, self._folder) for version in sorted(versions)])
-
-    def _write(self, name: str, resources: list[Resource], label: str | None = None) -> None:
+    def write(self, name: str, resources: list[Resource], label: str | None = None) -> None:
         self._count += 1
         version = label or f"f{self._count}"
         self._replace(name, json.dumps({"version_info": version, "resources": resources}))
@@ -208,6 +255,7 @@ class EnvoyFiles:
     def _replace(self, name: str, content: str) -> None:
         path = self._folder / f"{name}.json"
         beside = path.with_suffix(f".{os.getpid()}.part")
+        beside.touch(mode=0o600)
         beside.write_text(content)
         beside.replace(path)
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ratchet.core import serving
 from ratchet.core.analysis import Evidence
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.spec import (
-    Access,
     BaseModel,
     Drill,
     EngineKind,
@@ -36,7 +36,7 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     value = asdict(spec)
     value["engine"] = spec.engine.value
-    value["access"] = spec.access.value
+    value["serving"] = serving.to_json(spec.serving)
     return value
 
 
@@ -53,8 +53,7 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         suites=tuple(value["suites"]),
         gates=tuple(Gate(**gate) for gate in value["gates"]),
         engine=EngineKind(value["engine"]),
-        # Runs that were queued before there were keys.
-        access=Access(value.get("access", "open")),
+        serving=serving.from_json(value.get("serving", {})),
         release=plan_from_json(value["release"]),
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 
@@ -20,11 +21,14 @@ from ratchet.core.access import Admission, KeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import NotFound, Unavailable
 from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
-from ratchet.core.spec import Access, Drill
+from ratchet.core.serving import Access, from_json
+from ratchet.core.spec import Drill
 from ratchet.ports import AccessRecord, EngineReport, GatewayReport, WantedEngine
 
 # Restarts after which an engine that never became ready is given up.
 START_FAILURES_MAX = 3
+# A gateway asks for news every five seconds.
+GATEWAY_SILENT_SECONDS = 12.0
 
 
 class PostgresGateway:
@@ -40,13 +44,14 @@ class PostgresGateway:
             row = rows[0]
             engines = await fetch(tx, "list_engines")
             live = await fetch(tx, "live_releases")
-            admission = await _admission(tx, row["project"], now)
+            project = (await fetch(tx, "get_project", name=row["project"]))[0]
+            admission = await _admission(tx, project, now)
         arms = tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
         endpoints: dict[VersionId, Sequence[Endpoint]] = {arm.version: () for arm in arms}
         for engine in engines:
             if engine["version_id"] in endpoints and engine["port"] and engine["state"] == "ready":
                 endpoints[VersionId(engine["version_id"])] = (
-                    Endpoint("127.0.0.1", engine["port"]),
+                    Endpoint("127.0.0.1", engine["port"], engine["region"]),
                 )
         return GatewaySnapshot(
             revision=row["revision"],
@@ -56,6 +61,8 @@ class PostgresGateway:
             fallback=VersionId(live[0]["baseline"]) if live else None,
             blind_hold_seconds=plan_from_json(live[0]["plan"]).blind_hold_seconds if live else 0.0,
             admission=admission,
+            serving=from_json(project["serving"]),
+            gateways=row["gateways"],
         )
 
     async def wait(self, revision: int, seconds: float) -> None:
@@ -71,6 +78,17 @@ class PostgresGateway:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
         finally:
             listening.cancel()
+
+    async def seen(self, gateway: str, now: datetime) -> None:
+        await self._db.all("see_gateway", gateway=gateway, now=now)
+
+    async def count(self, now: datetime) -> int | None:
+        async with self._db.transaction() as tx:
+            since = now - timedelta(seconds=GATEWAY_SILENT_SECONDS)
+            rows = await fetch(tx, "count_gateways", since=since)
+            for row in rows:
+                await fetch(tx, "notify_gateway", project=row["project"])
+        return rows[0]["gateways"] if rows else None
 
     async def applied(self, report: GatewayReport) -> None:
         async with self._db.transaction() as tx:
@@ -94,12 +112,12 @@ class PostgresGateway:
         return tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
 
 
-async def _admission(tx: Connection, project: str, now: datetime) -> Admission:
-    known = (await fetch(tx, "get_project", name=project))[0]
+async def _admission(tx: Connection, known: dict[str, Any], now: datetime) -> Admission:
+    project = known["name"]
     trusted = await fetch(tx, "trusted_signing_keys", now=now)
     revoked = await fetch(tx, "revoked_keys", project=project, now=now)
     return Admission(
-        is_open=known["access"] == Access.OPEN.value,
+        is_open=from_json(known["serving"]).access is Access.OPEN,
         project=project,
         served_name=known["served_name"],
         jwks=tuple(row["public"] for row in trusted),
@@ -195,6 +213,7 @@ def _parameters(
         "request_id": record.request_id,
         "project": gateway["project"],
         "version_id": record.version,
+        "routed": record.routed,
         "route_revision": record.route_revision,
         "conversation": record.conversation,
         "key_id": record.key_id,

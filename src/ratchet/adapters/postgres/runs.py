@@ -22,7 +22,8 @@ from ratchet.core.run import (
     StageState,
     check_run_move,
 )
-from ratchet.core.spec import Access, Spec
+from ratchet.core.serving import from_json, to_json
+from ratchet.core.spec import Spec
 from ratchet.kit.ids import new_id
 from ratchet.ports import Json, LiveAttempt, Project, Run, StageRecord
 
@@ -53,11 +54,11 @@ class PostgresProjects:
                 served_name=spec.served_name,
                 base=spec.base.source,
                 engine=spec.engine.value,
-                access=spec.access.value,
+                serving=Jsonb(to_json(spec.serving)),
                 now=now,
             )
-            if known and (known["access"], known["served_name"]) != (
-                spec.access.value,
+            if known and (from_json(known["serving"]), known["served_name"]) != (
+                spec.serving,
                 spec.served_name,
             ):
                 await fetch(tx, "bump_gateway", project=spec.project)
@@ -79,7 +80,7 @@ class PostgresProjects:
             served_name=row["served_name"],
             base=row["base"],
             baseline=row["baseline_version"],
-            access=Access(row["access"]),
+            serving=from_json(row["serving"]),
         )
 
     async def first_baseline(self, version: Version, now: datetime) -> None:

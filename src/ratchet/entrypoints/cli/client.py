@@ -69,6 +69,11 @@ class Client:
         return answer.json() if answer.content else None
 
 
+def state_of(state_dir: Path | None) -> StateDir:
+    """The named state directory, or the nearest.  Raises `NotFound`."""
+    return StateDir(state_dir.absolute()) if state_dir else find_state(Path.cwd())
+
+
 def connect(state_dir: Path | None, *, patience_seconds: float = 0.0) -> Client:
     """The control plane of a state directory, of `RATCHET_URL`, or of the nearest `.ratchet`.
 
@@ -77,7 +82,7 @@ def connect(state_dir: Path | None, *, patience_seconds: float = 0.0) -> Client:
     if url := os.environ.get("RATCHET_URL"):
         token = os.environ.get("RATCHET_TOKEN", "")
         return Client(url, token, patience_seconds=patience_seconds)
-    state = StateDir(state_dir.absolute()) if state_dir else find_state(Path.cwd())
+    state = state_of(state_dir)
     url = f"http://127.0.0.1:{state.ports().http}"
     token = state.token_file.read_text().strip()
     return Client(url, token, patience_seconds=patience_seconds)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ratchet.adapters.specfile import duration_seconds
+from ratchet.adapters.specfile.reader import duration_seconds
 from ratchet.core.access import Role, Scope
 from ratchet.core.errors import NotFound
 from ratchet.entrypoints.cli.client import Client, connect

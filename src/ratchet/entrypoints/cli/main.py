@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ratchet import __version__
 from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.entrypoints.cli import gate, key, project, release, run, traffic
+from ratchet.entrypoints.cli import gate, gateway, key, project, release, run, traffic
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(run.app, name="run")
 app.add_typer(release.app, name="release")
 app.add_typer(gate.app, name="gate")
+app.add_typer(gateway.app, name="gateway")
 app.add_typer(key.app, name="key")
 app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
@@ -82,6 +83,7 @@ def agent(
     folder: Annotated[Path, typer.Option()],
     admin_socket: Annotated[Path, typer.Option()],
     name: Annotated[str, typer.Option()] = "gateway-1",
+    region: Annotated[str, typer.Option()] = "",
 ) -> None:
     """Beside an Envoy: bring snapshots into force and report."""
     from ratchet.adapters.envoy.files import EnvoyFiles
@@ -89,9 +91,10 @@ def agent(
     from ratchet.kit.clock import SystemClock
     from ratchet.kit.logs import configure
     from ratchet.kit.secret import Secret
+    from ratchet.settings import environment
 
     configure("agent")
-    files = EnvoyFiles(folder, admin_socket)
+    files = EnvoyFiles(folder, admin_socket, region=region, env=environment())
     files.prepare()
     token = Secret(token_file.read_text().strip())
     _run_program(Agent(name, server, token, files, SystemClock()).run())

@@ -117,7 +117,7 @@ def _write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of ratchet.yaml."""
-    from ratchet.adapters.specfile import json_schema
+    from ratchet.adapters.specfile.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 

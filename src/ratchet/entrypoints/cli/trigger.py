@@ -6,7 +6,7 @@ import getpass
 import subprocess
 from pathlib import Path
 
-from ratchet.adapters.specfile import load_spec
+from ratchet.adapters.specfile.reader import load_spec
 from ratchet.entrypoints.cli.client import Client
 
 # Scripts and CI jobs branch on these.

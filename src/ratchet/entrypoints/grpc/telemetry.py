@@ -16,10 +16,12 @@ import structlog
 
 from ratchet.adapters.envoy import usage
 from ratchet.adapters.envoy.admission import KEY_HEADER
-from ratchet.adapters.envoy.resources import (
+from ratchet.adapters.envoy.words import (
     CONVERSATION_HEADER,
-    ROUTE_PREFIX,
+    CONVERSATION_NAMESPACE,
+    FALLBACK,
     VERSION_HEADER,
+    route_of,
     version_of_cluster,
 )
 from ratchet.core.artifact import VersionId
@@ -40,16 +42,11 @@ RETRY_SECONDS = 0.5
 def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
     """One record, or None for what asked no model for an answer (health, lists, unknown paths)."""
     common, request, response = entry.common_properties, entry.request, entry.response
-    version = version_of_cluster(common.upstream_cluster)
-    refused = response.response_code.value < 500
-    if version is None and not refused and VERSION_HEADER in response.response_headers:
-        # An arm without a living engine: Envoy answers by itself and names no cluster.  Who was not
-        # let in has no cluster either, and says nothing about an arm.
-        version = VersionId(response.response_headers[VERSION_HEADER])
-    if not request.path.endswith("/completions"):
+    found = route_of(common.route_name)
+    version = _version(entry)
+    if found is None or version is None or not request.path.endswith("/completions"):
         return None
-    if version is None or not common.route_name.startswith(ROUTE_PREFIX):
-        return None
+    routed, route_revision = found
     status = response.response_code.value
     attempts = max(1, common.upstream_request_attempt_count)
     last = common.time_to_last_downstream_tx_byte
@@ -57,8 +54,9 @@ def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
     return AccessRecord(
         request_id=request.request_id,
         version=version,
-        route_revision=int(common.route_name.removeprefix(ROUTE_PREFIX)),
-        conversation=request.request_headers.get(CONVERSATION_HEADER, ""),
+        routed=FALLBACK if version == FALLBACK else routed,
+        route_revision=route_revision,
+        conversation=_conversation(entry),
         key_id=request.request_headers.get(KEY_HEADER, ""),
         status=status,
         # What a retry saved was still a failure of the first attempt; code 0 is an answer that
@@ -71,6 +69,27 @@ def record_of(entry: pb.HTTPAccessLogEntry) -> AccessRecord | None:
         **_tokens(common.metadata),
         started_at=common.start_time.ToDatetime(tzinfo=UTC),
     )
+
+
+def _version(entry: pb.HTTPAccessLogEntry) -> VersionId | None:
+    """The version that answered, or that should have; None for who was not let in."""
+    response = entry.response
+    told = response.response_headers.get(VERSION_HEADER)
+    cluster = version_of_cluster(entry.common_properties.upstream_cluster)
+    if told == FALLBACK:
+        return VersionId(FALLBACK)
+    if cluster is None and told and response.response_code.value >= 500:
+        # An arm without a living engine: Envoy answers by itself and names no cluster.
+        return VersionId(told)
+    return cluster
+
+
+def _conversation(entry: pb.HTTPAccessLogEntry) -> str:
+    header = entry.request.request_headers.get(CONVERSATION_HEADER, "")
+    found = entry.common_properties.metadata.filter_metadata
+    if header or CONVERSATION_NAMESPACE not in found:
+        return header
+    return str(found[CONVERSATION_NAMESPACE]["id"])
 
 
 def _tokens(metadata: pb.Metadata) -> dict[str, int | None]:

@@ -46,8 +46,14 @@ def router(parts: Parts) -> APIRouter:
         request: Request,
         after: int = -1,
         wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX)] = 0.0,
+        gateway: Annotated[str, Query(max_length=100)] = "",
     ) -> dict[str, Any]:
-        """The snapshot; waits for one newer than `after` for up to `wait` seconds."""
+        """The snapshot; waits for one newer than `after` for up to `wait` seconds.
+
+        A `gateway` that says its name is counted, and gets its part of the limits.
+        """
+        if gateway:
+            await parts.gateway.seen(gateway, parts.runs.clock.now())
         current = await parts.gateway.snapshot(parts.runs.clock.now())
         if current.revision <= after and wait > 0:
             await _while_connected(request, parts.gateway.wait(after, wait))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
 
-from ratchet.adapters.specfile import parse_spec
+from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.access import Permission
 from ratchet.core.artifact import RunId
 from ratchet.entrypoints.http.auth import Auth, permit

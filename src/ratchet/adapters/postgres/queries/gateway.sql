@@ -1,5 +1,5 @@
 -- name: get_gateway
-SELECT project, revision, route_revision, arms FROM gateway ORDER BY project LIMIT 1;
+SELECT project, revision, route_revision, arms, gateways FROM gateway ORDER BY project LIMIT 1;
 
 -- name: set_arms
 UPDATE gateway SET arms = :arms, revision = revision + 1, route_revision = route_revision + 1
@@ -26,6 +26,18 @@ VALUES (:gateway, :revision, :rejected, :now)
 ON CONFLICT (gateway) DO UPDATE SET applied_revision = EXCLUDED.applied_revision,
        rejected = EXCLUDED.rejected, reported_at = EXCLUDED.reported_at;
 
+-- name: see_gateway!
+INSERT INTO gateway_reports (gateway, applied_revision, rejected, reported_at, seen_at)
+VALUES (:gateway, -1, '', :now, :now)
+ON CONFLICT (gateway) DO UPDATE SET seen_at = EXCLUDED.seen_at;
+
+-- name: count_gateways
+-- Bring the count up to date; a row back means that it changed, and every gateway's part with it.
+UPDATE gateway SET gateways = counted.alive, revision = revision + 1
+  FROM (SELECT greatest(1, count(*)) AS alive FROM gateway_reports WHERE seen_at > :since) AS counted
+ WHERE gateways <> counted.alive
+RETURNING project, gateways;
+
 -- name: mark_applied!
 UPDATE weight_changes SET applied_at = :applied_at
  WHERE route_revision <= :route_revision AND applied_at IS NULL;
@@ -39,10 +51,10 @@ SELECT pg_advisory_xact_lock(7203001);
 
 -- name: add_record!
 -- Settled once per request id, however often a gateway sends it.
-INSERT INTO access_records (request_id, project, version_id, route_revision, conversation, key_id,
-                            status, failed, attempts, first_byte_ms, duration_ms, bytes_sent,
+INSERT INTO access_records (request_id, project, version_id, routed, route_revision, conversation,
+                            key_id, status, failed, attempts, first_byte_ms, duration_ms, bytes_sent,
                             prompt_tokens, completion_tokens, started_at, received_at)
-VALUES (:request_id, :project, :version_id, :route_revision, :conversation, :key_id, :status,
+VALUES (:request_id, :project, :version_id, :routed, :route_revision, :conversation, :key_id, :status,
         :failed, :attempts, :first_byte_ms, :duration_ms, :bytes_sent, :prompt_tokens,
         :completion_tokens, :started_at, :received_at)
 ON CONFLICT (request_id) DO NOTHING;

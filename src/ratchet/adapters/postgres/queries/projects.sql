@@ -1,15 +1,15 @@
 -- name: put_project!
 -- Register a project, or take over what its spec says now.  The baseline is never touched here.
-INSERT INTO projects (name, served_name, base, engine, access, created_at)
-VALUES (:name, :served_name, :base, :engine, :access, :now)
+INSERT INTO projects (name, served_name, base, engine, serving, created_at)
+VALUES (:name, :served_name, :base, :engine, :serving, :now)
 ON CONFLICT (name) DO UPDATE SET served_name = EXCLUDED.served_name, engine = EXCLUDED.engine,
-       access = EXCLUDED.access;
+       serving = EXCLUDED.serving;
 
 -- name: list_projects
-SELECT name, served_name, base, engine, access, baseline_version, created_at FROM projects ORDER BY name;
+SELECT name, served_name, base, engine, serving, baseline_version, created_at FROM projects ORDER BY name;
 
 -- name: get_project
-SELECT name, served_name, base, engine, access, baseline_version, created_at
+SELECT name, served_name, base, engine, serving, baseline_version, created_at
   FROM projects WHERE name = :name;
 
 -- name: set_baseline!

@@ -52,16 +52,17 @@ SELECT at, weight, numbers FROM evidence_points WHERE release_id = :release_id O
 SELECT sequence, version_id, failed, duration_ms
   FROM access_records AS record
  WHERE project = :project AND route_revision = :route_revision AND sequence > :watermark
+   AND routed = 'arms'
    AND (conversation = '' OR NOT EXISTS (
         SELECT 1 FROM access_records AS earlier
-         WHERE earlier.route_revision = record.route_revision
+         WHERE earlier.route_revision = record.route_revision AND earlier.routed = 'arms'
            AND earlier.conversation = record.conversation
            AND earlier.sequence < record.sequence))
  ORDER BY sequence LIMIT :limit;
 
 -- name: recent_durations
 SELECT duration_ms FROM access_records
- WHERE version_id = :version_id AND NOT failed ORDER BY sequence DESC LIMIT :limit;
+ WHERE version_id = :version_id AND routed = 'arms' AND NOT failed ORDER BY sequence DESC LIMIT :limit;
 
 -- name: newest_record
 SELECT max(received_at) AS at FROM access_records WHERE project = :project;

@@ -1,0 +1,60 @@
+"""Names that the gateway's parts share with each other and with who reads its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ratchet.core.artifact import VersionId
+
+Resource = dict[str, Any]
+ENVOY = "type.googleapis.com/envoy."
+HTTP_FILTERS = f"{ENVOY}extensions.filters.http."
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+CONVERSATION_HEADER = "x-ratchet-conversation"
+VERSION_HEADER = "x-ratchet-version"
+"""In an answer: the version that gave it.  In a tester's request: the one that is to answer."""
+IDLE_HEADER = "x-ratchet-idle-seconds"
+"""Tells an engine how long a stream may be silent."""
+FALLBACK = "fallback"
+"""The name of the version that a fallback's answers carry."""
+CONVERSATION_NAMESPACE = "ratchet.conversation"
+
+# How a request found its arm is part of its route's name, and so of its access record.
+ARMS, CHOSEN, PINNED = "arms", "chosen", "pinned"
+
+
+def route_name(routed: str, revision: int) -> str:
+    return f"{routed}-r{revision}"
+
+
+def route_of(name: str) -> tuple[str, int] | None:
+    """How a request was routed and under which weights; None for a route without an engine."""
+    routed, separator, revision = name.rpartition("-r")
+    if not separator or not revision.isdigit():
+        return None
+    return routed, int(revision)
+
+
+def cluster_name(version: VersionId) -> str:
+    return f"engine-{version}"
+
+
+def version_of_cluster(name: str) -> VersionId | None:
+    if not name.startswith("engine-"):
+        return None
+    return VersionId(name.removeprefix("engine-").removesuffix(f"-or-{FALLBACK}"))
+
+
+def door_socket(folder: Path) -> Path:
+    """Where what goes to a fallback passes through; `folder` is the gateway's folder of files."""
+    return folder.parent / f"{FALLBACK}.sock"
+
+
+def file_source(path: Path) -> Resource:
+    return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
+
+
+def address(host: str, port: int) -> Resource:
+    return {"socket_address": {"address": host, "port_value": port}}

@@ -1,0 +1,289 @@
+"""`ratchet.yaml`: read, checked with line and column, turned into a `Spec`.
+
+All problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ratchet.adapters.specfile.fields import (
+    FIELDS,
+    GATE_BOUNDS,
+    NOT_BUILT,
+    Unfit,
+    duration,
+    number,
+    share,
+)
+from ratchet.core.errors import Rejected
+from ratchet.core.serving import Access, Serving, Sticky, Timeouts
+from ratchet.core.spec import (
+    BaseModel,
+    Drill,
+    EngineKind,
+    Gate,
+    Lora,
+    ReleasePlan,
+    Spec,
+    Train,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a file: where, what was found, what was expected."""
+
+    file: str
+    line: int
+    column: int
+    key: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}"
+        return f"{where}: {self.key}: found {self.found}, expected {self.expected}"
+
+
+def duration_seconds(text: str) -> float:
+    """A duration as people write it.  Raises `Rejected`."""
+    try:
+        return duration(text)
+    except Unfit as unfit:
+        raise Rejected(f"found {text!r}, expected {unfit}") from unfit
+
+
+def load_spec(path: Path) -> Spec:
+    """Read a spec file.  Raises `Rejected` with every problem on a line of its own."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Rejected(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_spec(text, path)
+
+
+def parse_spec(text: str, path: Path) -> Spec:
+    """Parse a spec whose relative paths start from `path`'s folder.  Raises `Rejected`."""
+    reader = _Reader(str(path))
+    reader.read(text)
+    if reader.problems:
+        raise Rejected("\n".join(str(problem) for problem in reader.problems))
+    values = reader.values
+    if values["model.base"].startswith("path:"):
+        folder = path.parent / values["model.base"].removeprefix("path:")
+        values["model.base"] = f"path:{folder.resolve()}"
+    return _build(values, tuple(reader.gates))
+
+
+def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
+    drill = _given(values, "release.drill", error_rate="error_rate", delay_seconds="delay")
+    recipe = _given(
+        values,
+        "train",
+        method="method",
+        epochs="epochs",
+        learning_rate="learning_rate",
+        batch_size="batch_size",
+        max_length_tokens="max_length",
+        seed="seed",
+        checkpoint_every_steps="checkpoint_every_steps",
+    )
+    plan = _given(
+        values,
+        "release",
+        notches_percent="notches",
+        units_per_notch="units_per_notch",
+        latency_margin="guards.latency_p95.margin",
+        holdback_seconds="holdback",
+        blind_hold_seconds="blind_hold",
+    )
+    return Spec(
+        project=values["project"],
+        served_name=values["model.name"],
+        base=BaseModel(source=values["model.base"]),
+        train_files=values["data.train"],
+        **_given(values, "data", bad_rows_max_share="bad_rows"),
+        train=Train(
+            lora=Lora(**_given(values, "train.lora", rank="rank", alpha="alpha")), **recipe
+        ),
+        suites=values["evaluate.suites"],
+        gates=gates,
+        engine=EngineKind(values.get("engine", "builtin")),
+        serving=_serving(values),
+        release=ReleasePlan(drill=Drill(**drill) if drill else None, **plan),
+    )
+
+
+def _given(values: Mapping[str, Any], prefix: str, **names: str) -> dict[str, Any]:
+    """Arguments for a value, only those that the file sets; defaults live in `core`."""
+    found = {argument: f"{prefix}.{key}" for argument, key in names.items()}
+    return {argument: values[key] for argument, key in found.items() if key in values}
+
+
+def _serving(values: Mapping[str, Any]) -> Serving:
+    timeouts = _given(
+        values,
+        "gateway.timeouts",
+        first_byte_seconds="first_byte",
+        idle_seconds="idle",
+        total_seconds="total",
+    )
+    rest = _given(
+        values,
+        "gateway",
+        body_bytes_max="max_body",
+        key_rates="limits.key",
+        tier_rates="limits.tier",
+        in_flight_per_engine="in_flight_per_engine",
+        priority_tiers="priority_tiers",
+        pinned="pinned",
+        fallback="fallback",
+    )
+    return Serving(
+        access=Access(values.get("gateway.access", "keys")),
+        sticky=Sticky(values.get("gateway.sticky", "header")),
+        timeouts=Timeouts(**timeouts),
+        **rest,
+    )
+
+
+class _Reader:
+    """Walks the YAML tree beside the table and collects values and problems."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.values: dict[str, Any] = {}
+        self.gates: list[Gate] = []
+        self.problems: list[Problem] = []
+        self._sections = {
+            key.rsplit(".", depth)[0] for key in FIELDS for depth in range(1, key.count(".") + 1)
+        }
+
+    def read(self, text: str) -> None:
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            found = str(error.problem)
+            self.problems.append(Problem(self.file, line, column, "YAML", found, "valid YAML"))
+            return
+        if not isinstance(root, yaml.MappingNode):
+            self.problems.append(
+                Problem(self.file, 1, 1, "file", "no mapping", "keys such as `project:`")
+            )
+            return
+        self._mapping(root, "")
+        for key, field in FIELDS.items():
+            if field.required and key not in self.values and not self._blamed(key):
+                self.problems.append(
+                    Problem(self.file, 1, 1, key, "nothing", f"a value: {field.doc}")
+                )
+        if "gates" not in self.values and not self._blamed("gates"):
+            self.problems.append(Problem(self.file, 1, 1, "gates", "nothing", "at least one gate"))
+
+    def _blamed(self, key: str) -> bool:
+        return any(key == p.key or key.startswith(f"{p.key}.") for p in self.problems)
+
+    def _mapping(self, node: yaml.MappingNode, prefix: str) -> None:
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            name = str(key_node.value)
+            key = f"{prefix}{name}"
+            if name in seen:
+                self._problem(key_node, key, "the key a second time", "each key once")
+                continue
+            seen.add(name)
+            if key in NOT_BUILT:
+                self._problem(
+                    key_node, key, "a key that is not built yet", f"no such key: {NOT_BUILT[key]}"
+                )
+            elif key == "gates":
+                self._gates(value_node)
+            elif key in FIELDS:
+                self._leaf(key, value_node)
+            elif key in self._sections:
+                if isinstance(value_node, yaml.MappingNode):
+                    self._mapping(value_node, f"{key}.")
+                else:
+                    self._problem(value_node, key, _shown(value_node), "keys below it")
+            else:
+                self._unknown(key_node, key)
+
+    def _leaf(self, key: str, node: yaml.Node) -> None:
+        value = _construct(node)
+        try:
+            self.values[key] = FIELDS[key].read(value)
+        except Unfit as unfit:
+            self._problem(node, key, _shown(node), str(unfit))
+
+    def _gates(self, node: yaml.Node) -> None:
+        self.values["gates"] = True
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self._problem(node, "gates", _shown(node), "a list of gates")
+            return
+        for position, item in enumerate(node.value):
+            key = f"gates[{position}]"
+            value = _construct(item)
+            if not isinstance(value, dict) or not isinstance(value.get("metric"), str):
+                self._problem(item, key, _shown(item), "{metric: NAME, BOUND: NUMBER}")
+                continue
+            unknown = [k for k in value if k not in ("metric", *GATE_BOUNDS)]
+            bounds = [k for k in value if k in GATE_BOUNDS]
+            if unknown or len(bounds) != 1:
+                found = ", ".join(unknown) or f"{len(bounds)} bounds"
+                self._problem(item, key, found, "one of " + ", ".join(GATE_BOUNDS))
+                continue
+            self._gate(item, key, value["metric"], bounds[0], value[bounds[0]])
+
+    def _gate(self, node: yaml.Node, key: str, metric: str, bound: str, value: Any) -> None:
+        relative = isinstance(value, str) and value.endswith("%")
+        try:
+            if relative and bound != GATE_BOUNDS[2]:
+                raise Unfit(f"a number ({bound} is absolute)")
+            amount = share(value) if relative else number(-1e12, 1e12)(value)
+        except Unfit as unfit:
+            self._problem(node, f"{key}.{bound}", repr(value), str(unfit))
+            return
+        bounds: dict[str, float] = {bound: amount}
+        self.gates.append(Gate(metric=metric, relative=relative, **bounds))
+
+    def _unknown(self, node: yaml.Node, key: str) -> None:
+        known = [*FIELDS, *self._sections, "gates"]
+        close = difflib.get_close_matches(key, known, n=1)
+        expected = f"`{close[0]}`?" if close else "one of " + ", ".join(_siblings(key, known))
+        self._problem(node, key, "an unknown key", expected)
+
+    def _problem(self, node: yaml.Node, key: str, found: str, expected: str) -> None:
+        mark = node.start_mark
+        self.problems.append(
+            Problem(self.file, mark.line + 1, mark.column + 1, key, found, expected)
+        )
+
+
+def _siblings(key: str, known: list[str]) -> list[str]:
+    prefix = key.rpartition(".")[0]
+    start = f"{prefix}." if prefix else ""
+    names = {k.removeprefix(start).split(".")[0] for k in known if k.startswith(start)}
+    return sorted(names) or sorted({k.split(".")[0] for k in known})
+
+
+def _construct(node: yaml.Node) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def _shown(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return repr(node.value)
+    return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"

@@ -1,0 +1,141 @@
+"""How a project is served: what its file says under `gateway`, as one value.
+
+The gateway gets it with every snapshot, so a change is in force as fast as a weight.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from ratchet.core.errors import Rejected
+
+MEBIBYTE = 1024 * 1024
+ANY_TIER = "*"
+# Envoy holds a body in memory when it may have to send it a second time.
+BODY_BYTES_LIMIT = 64 * MEBIBYTE
+
+
+class Access(Enum):
+    """Whom the gateway serves."""
+
+    KEYS = "keys"
+    OPEN = "open"
+
+
+class Sticky(Enum):
+    """What says that two requests belong to one conversation."""
+
+    HEADER = "header"  # x-ratchet-conversation alone
+    USER = "user"  # else `user`, or `metadata.conversation_id`, of the body, which is then buffered
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket: so many requests in so many seconds, and as many at once at first."""
+
+    requests: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.seconds <= 0:
+            raise Rejected(f"a rate of {self.requests} requests in {self.seconds} s")
+
+    def share(self, gateways: int) -> Rate:
+        """One gateway's part.  The parts never add up to more than the whole, unless there are
+        more gateways than requests: each can only count whole ones."""
+        part = self.requests // max(1, gateways)
+        if part >= 1:
+            return Rate(part, self.seconds)
+        return Rate(1, self.seconds * max(1, gateways) / self.requests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a client waits at most, in seconds."""
+
+    first_byte_seconds: float = 120.0
+    """For the answer's first byte: the whole of an answer that is no stream."""
+    idle_seconds: float = 60.0
+    """Between two tokens of a stream."""
+    total_seconds: float = 900.0
+
+    def __post_init__(self) -> None:
+        if self.total_seconds < self.first_byte_seconds:
+            raise Rejected("gateway.timeouts: total is shorter than first_byte")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Who answers when no engine of the baseline is left: another OpenAI-compatible server."""
+
+    url: str
+    """`http://host:port` or `https://host`; paths under it are the same as here."""
+    key_variable: str = ""
+    """Environment variable at the gateway that holds its API key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A project's promises to its clients."""
+
+    access: Access = Access.KEYS
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    body_bytes_max: int = 8 * MEBIBYTE
+    key_rates: Mapping[str, Rate] = field(default_factory=dict)
+    """For each key, by its tier; `*` stands for those that are not named."""
+    tier_rates: Mapping[str, Rate] = field(default_factory=dict)
+    """For all keys of a tier together."""
+    in_flight_per_engine: int = 128
+    """Requests at one engine, waiting or being answered; what comes on top is refused at once."""
+    priority_tiers: tuple[str, ...] = ()
+    """Tiers with room of their own, as much again, when the others have filled theirs."""
+    pinned: tuple[str, ...] = ()
+    """Principals that always get the baseline and so take part in no experiment."""
+    sticky: Sticky = Sticky.HEADER
+    fallback: Fallback | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.body_bytes_max <= BODY_BYTES_LIMIT:
+            raise Rejected(f"gateway.max_body: {self.body_bytes_max} bytes, at most 64MiB")
+        if self.access is Access.OPEN and (
+            self.key_rates or self.tier_rates or self.priority_tiers or self.pinned
+        ):
+            raise Rejected(
+                "gateway.limits, priority and pinned need keys: set gateway.access: keys"
+            )
+
+
+def to_json(serving: Serving) -> dict[str, Any]:
+    """As it is stored and sent to gateways."""
+    value = asdict(serving)
+    return {**value, "access": serving.access.value, "sticky": serving.sticky.value}
+
+
+def from_json(value: Mapping[str, Any]) -> Serving:
+    """What `to_json` made, by this or an older Ratchet: what is absent has its default."""
+    known = dict(value)
+    for name in ("key_rates", "tier_rates"):
+        known[name] = {tier: Rate(**rate) for tier, rate in known.get(name, {}).items()}
+    for name in ("priority_tiers", "pinned"):
+        known[name] = tuple(known.get(name, ()))
+    known["access"] = Access(known.get("access", Access.KEYS.value))
+    known["sticky"] = Sticky(known.get("sticky", Sticky.HEADER.value))
+    known["timeouts"] = Timeouts(**known.get("timeouts", {}))
+    fallback = known.get("fallback")
+    known["fallback"] = Fallback(**fallback) if fallback else None
+    return Serving(**known)
+
+
+def difference(old: Serving, new: Serving) -> tuple[str, str]:
+    """What two servings do not share, as text for the audit log."""
+    before, after = to_json(old), to_json(new)
+    changed = [key for key in after if before[key] != after[key]]
+
+    def shown(value: Mapping[str, Any]) -> str:
+        return "; ".join(f"{key}: {json.dumps(value[key])}" for key in changed)
+
+    return shown(before), shown(after)

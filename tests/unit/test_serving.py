@@ -1,0 +1,70 @@
+"""How a project is served, as values."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.core.errors import Rejected
+from ratchet.core.serving import (
+    Access,
+    Fallback,
+    Rate,
+    Serving,
+    Sticky,
+    Timeouts,
+    difference,
+    from_json,
+    to_json,
+)
+
+
+@given(st.integers(1, 10_000), st.floats(0.1, 1e5), st.integers(1, 50))
+def test_the_parts_of_a_rate_never_let_in_more_than_the_whole(
+    requests: int, seconds: float, gateways: int
+) -> None:
+    whole = Rate(requests, seconds)
+    part = whole.share(gateways)
+
+    assert gateways * part.requests / part.seconds <= requests / seconds * (1 + 1e-9)
+    assert part.requests >= 1
+    # In the first moment: the whole, or one for each gateway where there are more of those.
+    assert gateways * part.requests <= max(requests, gateways)
+
+
+def test_a_serving_survives_the_database_and_the_wire() -> None:
+    serving = Serving(
+        key_rates={"gold": Rate(10, 60.0), "*": Rate(1, 1.0)},
+        priority_tiers=("gold",),
+        pinned=("acme",),
+        sticky=Sticky.USER,
+        timeouts=Timeouts(idle_seconds=5.0),
+        fallback=Fallback(url="https://x", key_variable="K"),
+    )
+
+    assert from_json(json.loads(json.dumps(to_json(serving)))) == serving
+    assert from_json({}) == Serving()
+
+
+def test_only_what_changed_is_told() -> None:
+    old, new = difference(Serving(), Serving(access=Access.OPEN, in_flight_per_engine=5))
+
+    assert old == 'access: "keys"; in_flight_per_engine: 128'
+    assert new == 'access: "open"; in_flight_per_engine: 5'
+
+
+@pytest.mark.parametrize(
+    ("impossible", "message"),
+    [
+        (lambda: Serving(access=Access.OPEN, pinned=("a",)), "need keys"),
+        (lambda: Serving(body_bytes_max=0), "max_body"),
+        (lambda: Timeouts(first_byte_seconds=10, total_seconds=5), "shorter than first_byte"),
+        (lambda: Rate(0, 1.0), "a rate of 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(impossible: object, message: str) -> None:
+    with pytest.raises(Rejected, match=message):
+        impossible()  # type: ignore[operator]
