@@ -142,7 +142,7 @@ def ours(
     folder.mkdir()
     places = GatewayPlaces(
         host="127.0.0.1", port=free_port(), admin_socket=folder / "admin.sock",
-        folder=folder / "xds", telemetry_host="127.0.0.1", telemetry_port=free_port(),
+        folder=folder / "xds",
     )  # fmt: skip
     files = EnvoyFiles(places.folder, places.admin_socket)
     files.prepare()

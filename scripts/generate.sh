@@ -9,7 +9,6 @@ mkdir -p "$target"
   --python_out="$target" --pyi_out="$target" --grpc_python_out="$target" proto/ratchet/v1/*.proto
 # Generated imports are absolute; ours live below ratchet.wire.
 sed -i 's/^from ratchet\.v1 import/from ratchet.wire.ratchet.v1 import/' "$target"/ratchet/v1/*.py*
-rm -f "$target"/ratchet/v1/accesslog_pb2_grpc.py
 for folder in "$target" "$target/ratchet" "$target/ratchet/v1"; do : > "$folder/__init__.py"; done
 if [ "${1:-}" = "--check" ]; then
   diff -r --exclude=__pycache__ "$target" src/ratchet/wire && echo "wire/ is fresh"

@@ -184,8 +184,6 @@ def running_gateway(tls: Tls | None = None) -> Iterator[Gateway]:
             port=free_port(),
             admin_socket=folder / "admin.sock",
             folder=folder / "xds",
-            telemetry_host="127.0.0.1",
-            telemetry_port=free_port(),
             tls=tls,
         )
         prepare(places, folder / "boot.json")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from ratchet.core.analysis import Evidence, Unit
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.data import Rows
 from ratchet.core.gates import SuiteReport
+from ratchet.core.ledger import Budget, BudgetState, Price
 from ratchet.core.rollout import Decision, Release, ReleaseId
 from ratchet.core.routing import Arm, GatewaySnapshot
 from ratchet.core.run import (
@@ -323,16 +325,59 @@ class AccessRecord:
     attempts: int
     first_byte_ms: float
     duration_ms: float
+    overhead_ms: float
+    """What the gateway itself took of that."""
     bytes_sent: int
     prompt_tokens: int | None
     completion_tokens: int | None
     """As the answer told them; None when it told none, a failure for example."""
+    flags: str
+    """Envoy's own words for what went wrong; empty when nothing did."""
     started_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What one answer is charged by."""
+
+    request_id: str
+    version: VersionId
+    key_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    answered_at: datetime
+
+
+class LedgerStore(Protocol):
+    """Settled answers, prices and budgets."""
+
+    async def settle(self, answers: Sequence[Settlement], told_by: str, now: datetime) -> int:
+        """Each once, by request id, at the price of now; answers how many were new."""
+
+    async def put_price(
+        self, project: str, version: str, price: Price, by: str, now: datetime
+    ) -> str:
+        """Answers what it was, as text; empty for nothing."""
+
+    async def put_budget(self, budget: Budget, by: str, now: datetime) -> tuple[str, str]:
+        """By subject, period and unit; answers its id and what it was."""
+
+    async def drop_budget(self, id_: str) -> Budget:
+        """Raises `NotFound`."""
+
+    async def budgets_spent(self, now: datetime) -> list[tuple[str, Budget, BudgetState, Decimal]]:
+        """Every budget with its id, its state and what its present period has used."""
+
+    async def move_budget(
+        self, id_: str, old: BudgetState, new: BudgetState, now: datetime
+    ) -> bool:
+        """False when somebody else moved it.  Gateways are told in the same transaction."""
+
+
 class RecordSink(Protocol):
-    async def add(self, records: Sequence[AccessRecord], now: datetime) -> int:
-        """Keep records, once per request id; answer how many were new."""
+    async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
+        """Keep records, once per request id, and settle those that told their usage, in one
+        transaction; answer the ids that were new."""
 
 
 class ObjectStore(Protocol):

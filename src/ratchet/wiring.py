@@ -10,6 +10,7 @@ from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
+from ratchet.adapters.postgres.ledger import PostgresLedger
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.registry import PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
@@ -26,6 +27,7 @@ from ratchet.durable.flow import Durable
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.ids import new_id
 from ratchet.operations.access import AccessParts
+from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
@@ -47,6 +49,7 @@ class Parts:
     engines: PostgresEngines
     gateway: PostgresGateway
     records: PostgresRecords
+    ledger: LedgerParts
     executors: PostgresExecutors
     views: PostgresViews
 
@@ -59,7 +62,7 @@ def build(settings: Settings) -> Parts:
     projects, runs = PostgresProjects(database), PostgresRuns(database)
     stages, attempts = PostgresStages(database), PostgresAttempts(database)
     audit, releases = PostgresAudit(database), PostgresReleases(database)
-    engines = PostgresEngines(database)
+    engines, keys = PostgresEngines(database), PostgresAccess(database)
     objects = ObstoreObjects(settings.objects_url)
     tracker: Tracker = NoTracker()
     if settings.mlflow_uri:
@@ -94,7 +97,7 @@ def build(settings: Settings) -> Parts:
             releases=releases, evidence=releases, engines=engines, audit=audit, clock=clock
         ),
         access=AccessParts(
-            store=PostgresAccess(database),
+            store=keys,
             tokens=Tokens(settings.secret),
             projects=projects,
             audit=audit,
@@ -104,6 +107,13 @@ def build(settings: Settings) -> Parts:
         engines=engines,
         gateway=PostgresGateway(database),
         records=PostgresRecords(database),
+        ledger=LedgerParts(
+            ledger=PostgresLedger(database),
+            projects=projects,
+            keys=keys,
+            audit=audit,
+            clock=clock,
+        ),
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
     )

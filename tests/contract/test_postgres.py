@@ -277,6 +277,8 @@ def record(request: str, version: str, revision: int, conversation: str = "") ->
         attempts=1,
         first_byte_ms=1.0,
         duration_ms=2.0,
+        overhead_ms=0.1,
+        flags="",
         bytes_sent=10,
         prompt_tokens=None,
         completion_tokens=None,
@@ -297,8 +299,8 @@ def test_units_are_first_requests_of_conversations_at_this_weight(database_url: 
             record("5", "v_other", 1),
         ]
 
-        assert await records.add(batch, NOW) == 5
-        assert await records.add(batch, NOW) == 0
+        assert await records.add(batch, NOW) == {"1", "2", "3", "4", "5"}
+        assert await records.add(batch, NOW) == set()
 
         units = await releases.units(stored.release, 0)
         assert [unit.is_canary for unit in units] == [False, True]

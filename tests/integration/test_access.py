@@ -15,6 +15,7 @@ import pytest
 from ratchet.core.access import Permission
 from ratchet.core.errors import Rejected
 from ratchet.entrypoints.http.app import build_app
+from ratchet.entrypoints.metrics import Metrics
 from ratchet.kit.secret import Secret
 from ratchet.operations.access import prepare
 from ratchet.settings import Settings
@@ -39,7 +40,7 @@ class Api:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        transport = httpx.ASGITransport(app=build_app(parts))
+        transport = httpx.ASGITransport(app=build_app(parts, Metrics()))
         self._http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
     async def __call__(

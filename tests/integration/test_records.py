@@ -7,13 +7,24 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
 
 import grpc.aio
+import pytest
 
+from ratchet.adapters.envoy.files import EnvoyFiles
 from ratchet.core.access import Admission
+from ratchet.core.errors import Unavailable
+from ratchet.entrypoints import shipping
+from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.grpc.telemetry import Telemetry
+from ratchet.entrypoints.metrics import Metrics
+from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import SystemClock
-from ratchet.ports import AccessRecord
+from ratchet.kit.secret import Secret
+from ratchet.ports import AccessRecord, LedgerStore
+from ratchet.wire.ratchet.v1 import telemetry_pb2_grpc
 from tests.gateway import VERSION, Gateway, running_gateway
 from tests.integration.test_keys_at_the_gateway import CLOSED, token
 
@@ -22,13 +33,18 @@ OPEN = Admission(is_open=True, project="shop", served_name="router", jwks=(), re
 
 @dataclass
 class Kept:
-    """A sink that keeps records in a list."""
+    """Keeps records and settlements in memory; away for as long as it is told."""
 
     records: list[AccessRecord] = field(default_factory=list)
+    is_away: bool = False
 
-    async def add(self, records: Sequence[AccessRecord], now: datetime) -> int:
-        self.records += records
-        return len(records)
+    async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
+        if self.is_away:
+            raise Unavailable("a test says so")
+        known = {record.request_id for record in self.records}
+        new = [record for record in records if record.request_id not in known]
+        self.records += new
+        return {record.request_id for record in new}
 
     async def until(self, count: int) -> list[AccessRecord]:
         deadline = time.monotonic() + 10
@@ -44,18 +60,28 @@ def with_records(
     *,
     alive: bool = True,
 ) -> None:
+    """A gateway whose records are shipped, as an agent does, to our gRPC service."""
+
     async def run(gateway: Gateway) -> None:
-        kept = Kept()
-        telemetry = Telemetry(kept, SystemClock())
+        kept, token_ = Kept(), Secret("t")
+        ledger = cast(LedgerStore, None)  # no engine reports here
+        telemetry = Telemetry(kept, ledger, Metrics(), SystemClock(), token_)
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((telemetry.handler(),))
-        server.add_insecure_port(f"127.0.0.1:{gateway.places.telemetry_port}")
+        telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
+        port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        writing = asyncio.create_task(telemetry.write_forever())
+        reporter = Reporter(f"127.0.0.1:{port}", token_, "gateway-1")
+        files = EnvoyFiles(gateway.places.folder, gateway.places.admin_socket)
+        shipping = asyncio.create_task(
+            ship(Tail(files.records), reporter.records, files.reopen_records)
+        )
         try:
             await scenario(gateway, kept)
         finally:
-            writing.cancel()
+            shipping.cancel()
+            await asyncio.gather(shipping, return_exceptions=True)
+            await files.close()
+            await reporter.close()
             await server.stop(0)
 
     with running_gateway() as gateway:
@@ -110,3 +136,68 @@ def test_an_arm_without_a_living_engine_fails_on_the_record() -> None:
         assert record.prompt_tokens is None
 
     with_records(OPEN, scenario, alive=False)
+
+
+def test_records_wait_in_their_file_while_the_control_plane_is_away() -> None:
+    async def scenario(gateway: Gateway, kept: Kept) -> None:
+        kept.is_away = True
+        for _ in range(30):
+            await asyncio.to_thread(gateway.ask, None)
+        await asyncio.sleep(0.3)
+        assert kept.records == []
+        kept.is_away = False
+
+        records = await kept.until(30)
+
+        assert len({record.request_id for record in records}) == 30
+
+    with_records(OPEN, scenario)
+
+
+def test_a_long_file_is_put_aside_and_no_line_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "ROTATE_BYTES", 3_000)
+
+    async def scenario(gateway: Gateway, kept: Kept) -> None:
+        for _ in range(8):
+            answers = [asyncio.to_thread(gateway.ask, None) for _ in range(10)]
+            await asyncio.gather(*answers)
+            await asyncio.sleep(0.4)
+        await kept.until(80)
+        await asyncio.sleep(2.5)
+
+        file = EnvoyFiles(gateway.places.folder, gateway.places.admin_socket).records
+        assert len(kept.records) == 80
+        assert file.stat().st_size < 20_000
+        assert not file.with_suffix(".old").exists()
+
+    with_records(OPEN, scenario)
+
+
+def test_a_torn_line_is_left_out_and_the_rest_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "records.log"
+    file.write_text('{"half": \nnot json at all\n{}\n')
+    kept: list[str] = []
+
+    async def run() -> None:
+        reporter = Reporter("127.0.0.1:9", Secret("t"), "g")
+        await reporter.records(Tail(file).read()[0])
+        await reporter.close()
+        kept.extend(Tail(file).read()[0])
+
+    asyncio.run(run())
+
+    assert len(kept) == 3
+
+
+def test_only_whole_lines_are_read_and_a_place_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "records.log"
+    file.write_text("one\ntwo\nthr")
+    tail = Tail(file)
+
+    lines, offset = tail.read()
+    tail.move_to(offset)
+    with file.open("a") as more:
+        more.write("ee\n")
+
+    assert lines == ["one\n", "two\n"]
+    assert Tail(file).read()[0] == ["three\n"]

@@ -177,6 +177,7 @@ class World:
                     conversation="", routed="arms", key_id="",
                     status=500 if failed else 200, failed=failed,
                     attempts=1,
+                    overhead_ms=0.1, flags="",
                     first_byte_ms=duration, duration_ms=duration, bytes_sent=1, prompt_tokens=1,
                     completion_tokens=1,
                     started_at=self.clock.now(),

@@ -104,6 +104,8 @@ class Key:
     models: tuple[str, ...]
     """Names that may be asked for; `*` is every one."""
     tier: str
+    team: str = ""
+    """Whose budget the key uses, besides its own and the project's."""
     role: Role | None
     """Set for keys that steer the control plane."""
     signing_key: SigningKeyId
@@ -157,6 +159,8 @@ class Admission:
     """Public keys, as JSON Web Keys (RFC 8037)."""
     revoked: tuple[KeyId, ...]
     """Keys that were taken back before their time, in order."""
+    exhausted: tuple[KeyId, ...] = ()
+    """Keys whose budget, or whose team's or project's, is used up."""
 
     def __post_init__(self) -> None:
         # Envoy takes a key that it cannot read without a word, and then lets nobody in.

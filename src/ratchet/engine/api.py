@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ratchet.engine.batch import FAILED, Batcher, Busy, Job, Sampling
+from ratchet.engine.journal import Journal
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.ids import new_id
 
@@ -132,11 +133,18 @@ class Api:
     """Handlers for one served model."""
 
     def __init__(
-        self, name: str, version: str, batcher: Batcher, tokenizer: Any, fault: Fault
+        self,
+        name: str,
+        version: str,
+        batcher: Batcher,
+        tokenizer: Any,
+        fault: Fault,
+        journal: Journal | None = None,
     ) -> None:
         self._name, self._version = name, version
         self._batcher, self._tokenizer = batcher, tokenizer
         self._fault = fault
+        self._journal = journal or Journal(None, version)
         self._chance = random.Random(version)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,7 +207,7 @@ class Api:
         except Busy:
             raise ApiError(503, "the engine's queue is full, try again", "overloaded") from None
         envelope = _Envelope(self._name, self._version, chat)
-        deltas = self._read(job, queue, body.stops, _idle_seconds(request))
+        deltas = self._read(request, job, queue, body.stops)
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             return StreamingResponse(
@@ -246,16 +254,17 @@ class Api:
 
     async def _read(
         self,
+        request: Request,
         job: Job,
         queue: asyncio.Queue[tuple[int | None, str | None]],
         stops: Sequence[str],
-        idle_seconds: float,
     ) -> AsyncIterator[Delta]:
         """Text as it comes, never half a character, never beyond a stop string.
 
         The last one ends with a key of `BROKEN` when the model failed or was silent for too long.
         """
         sent = ""
+        idle_seconds = _idle_seconds(request)
         held = max((len(stop) for stop in stops), default=1) - 1
         try:
             while True:
@@ -278,6 +287,7 @@ class Api:
         finally:
             # Also when the client has gone: nobody reads what would be computed.
             self._batcher.cancel(job)
+            self._journal.add(request, job)
 
     async def _cancel_when_gone(
         self, request: Request, job: Job, queue: asyncio.Queue[tuple[int | None, str | None]]

@@ -18,6 +18,7 @@ import uvicorn
 
 from ratchet.engine.api import Api, Fault
 from ratchet.engine.batch import Batcher
+from ratchet.engine.journal import Journal
 from ratchet.engine.packed import ATTENTION, PackedModel, Piece, UnsupportedModel
 from ratchet.engine.weights import (
     WeightsError,
@@ -48,6 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--positions", type=int, default=2048, help="longest conversation, tokens")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as cores")
     parser.add_argument("--parent", type=int, default=0, help="end when this process ends")
+    parser.add_argument("--journal", type=Path, default=None, help="folder for usage records")
     parser.add_argument("--drill-error-rate", type=float, default=0.0)
     parser.add_argument("--drill-delay-seconds", type=float, default=0.0)
     return parser.parse_args(arguments)
@@ -73,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     _warm_up(packed, tokenizer)
     batcher = Batcher(packed, stop_tokens(model, tokenizer))
     fault = Fault(options.drill_error_rate, options.drill_delay_seconds)
-    api = Api(options.name, options.version, batcher, tokenizer, fault)
+    journal = Journal(options.journal, options.version)
+    api = Api(options.name, options.version, batcher, tokenizer, fault, journal)
     return _serve(api, batcher, options)
 
 

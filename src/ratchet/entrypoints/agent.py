@@ -1,9 +1,10 @@
 """`ratchet agent`: beside each Envoy.
 
 Fetches the snapshot as soon as it changes, brings it into force, reads back what Envoy applied and
-reports it.  The control plane may be away: what Envoy has stays in force.  Only in the middle of a
-canary there is a limit: after `blind_hold` without a word all traffic goes to the baseline,
-because nobody can see how the canary does.
+reports it; and ships the access records that Envoy writes.  The control plane may be away: what
+Envoy has stays in force, and records wait in their file.  Only in the middle of a canary there is a
+limit: after `blind_hold` without a word all traffic goes to the baseline, because nobody can see
+how the canary does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ratchet.adapters.envoy.files import EnvoyFiles
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot, without_canary
 from ratchet.entrypoints import snapshots
+from ratchet.entrypoints.grpc.reporter import Reporter
+from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import Clock, monotonic_seconds
 from ratchet.kit.secret import Secret
 
@@ -37,6 +40,8 @@ class Agent:
 
     name: str
     server_url: str
+    telemetry: str
+    """Where records go: host and port of the control plane's gRPC."""
     token: Secret
     envoy: EnvoyFiles
     clock: Clock
@@ -47,6 +52,18 @@ class Agent:
 
     async def run(self) -> None:
         """Until cancelled."""
+        reporter = Reporter(self.telemetry, self.token, self.name)
+        shipping = asyncio.create_task(
+            ship(Tail(self.envoy.records), reporter.records, self.envoy.reopen_records)
+        )
+        try:
+            await self._follow()
+        finally:
+            shipping.cancel()
+            await asyncio.gather(shipping, return_exceptions=True)
+            await reporter.close()
+
+    async def _follow(self) -> None:
         self.heard_at = monotonic_seconds()
         headers = {"authorization": f"Bearer {self.token.reveal()}"}
         pause = RETRY_SECONDS_MIN

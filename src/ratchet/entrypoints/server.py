@@ -25,11 +25,13 @@ from ratchet.durable.reaper import reap, this_executor
 from ratchet.entrypoints.grpc.telemetry import Telemetry
 from ratchet.entrypoints.grpc.worker import WorkerDesk
 from ratchet.entrypoints.http.app import build_app
+from ratchet.entrypoints.metrics import Metrics
 from ratchet.operations.access import prepare
+from ratchet.operations.ledger import mind_budgets
 from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
 from ratchet.settings import Settings
-from ratchet.wire.ratchet.v1 import worker_pb2, worker_pb2_grpc
+from ratchet.wire.ratchet.v1 import telemetry_pb2, telemetry_pb2_grpc, worker_pb2, worker_pb2_grpc
 from ratchet.wiring import Parts, build
 
 log = structlog.get_logger()
@@ -38,6 +40,7 @@ DISPATCH_SECONDS = 0.5
 REAP_SECONDS = 2.0
 BURY_SECONDS = 10.0
 COUNT_SECONDS = 1.0
+BUDGETS_SECONDS = 0.5
 DATABASE_WAIT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 5
 
@@ -49,11 +52,11 @@ async def serve(settings: Settings) -> None:
     await parts.database.open()
     await prepare(parts.access)
     parts.durable.launch()
-    telemetry = Telemetry(parts.records, parts.runs.clock)
-    rpc = await _start_grpc(parts, telemetry)
+    metrics = Metrics()
+    rpc = await _start_grpc(parts, metrics)
     web = uvicorn.Server(
         uvicorn.Config(
-            build_app(parts),
+            build_app(parts, metrics),
             host=settings.http_host,
             port=settings.http_port,
             log_level="warning",
@@ -61,8 +64,7 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
     )
-    tasks = [asyncio.create_task(work) for work in _timers(parts)]
-    tasks.append(asyncio.create_task(telemetry.write_forever()))
+    tasks = [asyncio.create_task(work) for work in _timers(parts, metrics)]
     try:
         # Uvicorn takes SIGTERM and SIGINT, ends its streams and returns.
         await web.serve()
@@ -88,16 +90,20 @@ async def _migrate_patiently(url: str) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _start_grpc(parts: Parts, telemetry: Telemetry) -> grpc.aio.Server:
+async def _start_grpc(parts: Parts, metrics: Metrics) -> grpc.aio.Server:
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     desk = WorkerDesk(parts.attempts, parts.durable, parts.runs.clock, parts.settings.token)
     worker_pb2_grpc.add_WorkerServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
-    server.add_generic_rpc_handlers((telemetry.handler(),))
+    telemetry = Telemetry(
+        parts.records, parts.ledger.ledger, metrics, parts.runs.clock, parts.settings.token
+    )
+    telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
     names = (
         worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
+        telemetry_pb2.DESCRIPTOR.services_by_name["Telemetry"].full_name,
         health.SERVICE_NAME,
         reflection.SERVICE_NAME,
     )
@@ -107,7 +113,7 @@ async def _start_grpc(parts: Parts, telemetry: Telemetry) -> grpc.aio.Server:
     return server
 
 
-def _timers(parts: Parts) -> list[Coroutine[Any, Any, None]]:
+def _timers(parts: Parts, metrics: Metrics) -> list[Coroutine[Any, Any, None]]:
     clock = parts.runs.clock
     me = this_executor(parts.durable.executor_id, os.getpid(), clock.now())
 
@@ -119,9 +125,15 @@ def _timers(parts: Parts) -> list[Coroutine[Any, Any, None]]:
     async def count_gateways() -> None:
         if (gateways := await parts.gateway.count(clock.now())) is not None:
             log.info("gateways_counted", gateways=gateways)
+            metrics.gateways.set(gateways)
+
+    async def mind() -> None:
+        for budget, state in await mind_budgets(parts.ledger):
+            log.warning("budget_moved", budget=budget, to=state.value)
 
     return [
         _every(COUNT_SECONDS, "count_gateways", count_gateways),
+        _every(BUDGETS_SECONDS, "budgets", mind),
         _every(REAP_SECONDS, "reap", reap_dead),
         _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
         _every(

@@ -52,4 +52,5 @@ def _admission(value: dict[str, Any]) -> Admission:
         served_name=value["served_name"],
         jwks=tuple(value["jwks"]),
         revoked=tuple(KeyId(key) for key in value["revoked"]),
+        exhausted=tuple(KeyId(key) for key in value.get("exhausted", ())),
     )

@@ -44,6 +44,7 @@ class Wish:
     scopes: Sequence[Scope]
     models: Sequence[str]
     tier: str
+    team: str
     role: Role | None
     lives: timedelta | None
 
@@ -69,6 +70,7 @@ async def create_key(wish: Wish, by: Caller, parts: AccessParts) -> tuple[Key, s
         scopes=frozenset(wish.scopes),
         models=tuple(wish.models),
         tier=wish.tier,
+        team=wish.team,
         role=wish.role,
         signing_key=signing.id,
         created_at=now,

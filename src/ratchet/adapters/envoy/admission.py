@@ -87,15 +87,16 @@ def identity(admission: Admission | None) -> Resource:
 
 
 def revoked(admission: Admission | None) -> Resource:
-    if admission is None or not admission.revoked:
+    if admission is None or not (admission.revoked or admission.exhausted):
         return {"@type": RBAC}
-    deny = _action("revoked", "DENY")
+    denied = dict.fromkeys(admission.exhausted, _action("exhausted", "DENY"))
+    denied |= dict.fromkeys(admission.revoked, _action("revoked", "DENY"))
     tree = {
         "input": {
             "name": "key",
             "typed_config": {"@type": _HEADER_INPUT, "header_name": KEY_HEADER},
         },
-        "exact_match_map": {"map": dict.fromkeys(admission.revoked, deny)},
+        "exact_match_map": {"map": denied},
     }
     return {
         "@type": RBAC,

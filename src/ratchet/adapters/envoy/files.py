@@ -17,7 +17,7 @@ import httpx2 as httpx
 
 from ratchet.adapters.envoy import discovered
 from ratchet.adapters.envoy.clusters import clusters, endpoints, target
-from ratchet.adapters.envoy.listener import GatewayPlaces, bootstrap, secrets
+from ratchet.adapters.envoy.listener import GatewayPlaces, bootstrap, records_file, secrets
 from ratchet.adapters.envoy.routes import routes, way_out
 from ratchet.adapters.envoy.words import FALLBACK, Resource, cluster_name, version_of_cluster
 from ratchet.core.artifact import VersionId
@@ -258,6 +258,18 @@ class EnvoyFiles:
         beside.touch(mode=0o600)
         beside.write_text(content)
         beside.replace(path)
+
+    @property
+    def records(self) -> Path:
+        """The file that Envoy's access records are in."""
+        return records_file(self._folder)
+
+    async def reopen_records(self) -> None:
+        """After the file was put aside: go on in a new one.  Raises `Unavailable`."""
+        try:
+            await self._admin.post("/reopen_logs")
+        except httpx.TransportError as error:
+            raise Unavailable(f"Envoy's admin does not answer: {error}") from error
 
     async def close(self) -> None:
         await self._admin.aclose()

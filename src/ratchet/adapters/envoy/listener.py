@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.adapters.envoy import admission, conversation, discovered, usage
+from ratchet.adapters.envoy import admission, conversation, discovered, records, usage
 from ratchet.adapters.envoy.replies import local_replies
 from ratchet.adapters.envoy.words import (
-    CONVERSATION_HEADER,
     ENVOY,
     FALLBACK,
     HTTP_FILTERS,
-    HTTP_OPTIONS,
-    VERSION_HEADER,
     Resource,
     address,
     door_socket,
@@ -42,8 +39,6 @@ UNMEASURED = "unmeasured"
 CONNECTIONS_MAX = 20_000
 # A reader that is slow makes its engine wait above this; not a limit of what may pass.
 FLOW_BYTES = 8 * MEBIBYTE
-# Evidence must reach the judge fast; a batch this small costs microseconds a request.
-RECORDS_FLUSH_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +59,6 @@ class GatewayPlaces:
     port: int
     admin_socket: Path
     folder: Path
-    telemetry_host: str
-    telemetry_port: int
     tls: Tls | None = None
 
 
@@ -75,7 +68,6 @@ def bootstrap(places: GatewayPlaces) -> Resource:
         "admin": {"address": {"pipe": {"path": str(places.admin_socket), "mode": 0o600}}},
         "static_resources": {
             "listeners": [_listener(places), _door(places)],
-            "clusters": [_telemetry(places)],
         },
         "dynamic_resources": {"cds_config": file_source(places.folder / "cds.json")},
         "overload_manager": {
@@ -132,17 +124,7 @@ def _manager(places: GatewayPlaces) -> Resource:
             "config_source": file_source(places.folder / "rds.json"),
         },
         "local_reply_config": local_replies(),
-        "access_log": [
-            {
-                "name": "records",
-                "filter": {
-                    "header_filter": {
-                        "header": {"name": ":path", "string_match": {"prefix": "/v1/"}}
-                    }
-                },
-                "typed_config": _records(),
-            }
-        ],
+        "access_log": [records.logger(records_file(places.folder))],
         "http_filters": [
             *discovered.filters(places.folder, admission.BEFORE),
             admission.permitted_filter(),
@@ -273,42 +255,9 @@ def secrets(tls: Tls | None) -> dict[str, Resource]:
     return made
 
 
-def _records() -> Resource:
-    return {
-        "@type": f"{ENVOY}extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
-        "common_config": {
-            "log_name": "ratchet",
-            "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": "telemetry"}},
-            "buffer_flush_interval": f"{RECORDS_FLUSH_SECONDS}s",
-            "buffer_size_bytes": 16384,
-        },
-        "additional_request_headers_to_log": [CONVERSATION_HEADER, admission.KEY_HEADER],
-        "additional_response_headers_to_log": [VERSION_HEADER],
-    }
-
-
-def _telemetry(places: GatewayPlaces) -> Resource:
-    host = address(places.telemetry_host, places.telemetry_port)
-    return {
-        "name": "telemetry",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "typed_extension_protocol_options": {
-            HTTP_OPTIONS: {
-                "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
-                "explicit_http_config": {
-                    "http2_protocol_options": {
-                        "connection_keepalive": {"interval": "5s", "timeout": "2s"}
-                    }
-                },
-            }
-        },
-        "load_assignment": {
-            "cluster_name": "telemetry",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": host}}]}],
-        },
-    }
+def records_file(folder: Path) -> Path:
+    """Where Envoy writes its access records; `folder` is the gateway's folder of files."""
+    return folder.parent / "records.log"
 
 
 def tls_of(env: Mapping[str, str]) -> Tls | None:

@@ -54,22 +54,28 @@ class PostgresAccess:
         return [row["public"] for row in await self._db.all("trusted_signing_keys", now=now)]
 
     async def add(self, key: Key, hint: str, created_by: str) -> None:
-        await self._db.run(
-            "add_key",
-            id=key.id,
-            project=key.project,
-            name=key.name,
-            principal=key.principal,
-            scopes=sorted(scope.value for scope in key.scopes),
-            models=list(key.models),
-            tier=key.tier,
-            role=None if key.role is None else key.role.value,
-            hint=hint,
-            signing_key=key.signing_key,
-            created_by=created_by,
-            expires_at=key.expires_at,
-            now=key.created_at,
-        )
+        async with self._db.transaction() as tx:
+            await fetch(
+                tx,
+                "add_key",
+                id=key.id,
+                project=key.project,
+                name=key.name,
+                principal=key.principal,
+                scopes=sorted(scope.value for scope in key.scopes),
+                models=list(key.models),
+                tier=key.tier,
+                team=key.team,
+                role=None if key.role is None else key.role.value,
+                hint=hint,
+                signing_key=key.signing_key,
+                created_by=created_by,
+                expires_at=key.expires_at,
+                now=key.created_at,
+            )
+            if await fetch(tx, "exhausted_keys", project=key.project, now=key.created_at):
+                # A new key of an exhausted team is exhausted, too.
+                await _tell_gateways(tx)
 
     async def get(self, key_id: KeyId) -> Key:
         row = await self._db.one("get_key", id=key_id)
@@ -105,6 +111,7 @@ def _key(row: Row) -> Key:
         scopes=frozenset(Scope(scope) for scope in row["scopes"]),
         models=tuple(row["models"]),
         tier=row["tier"],
+        team=row["team"],
         role=None if row["role"] is None else Role(row["role"]),
         signing_key=SigningKeyId(row["signing_key"]),
         created_at=row["created_at"],

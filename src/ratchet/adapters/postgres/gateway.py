@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from ratchet.adapters.postgres.codec import plan_from_json
+from ratchet.adapters.postgres.ledger import settle
 from ratchet.adapters.postgres.pool import (
     STATEMENTS,
     Connection,
@@ -23,7 +24,7 @@ from ratchet.core.errors import NotFound, Unavailable
 from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
 from ratchet.core.serving import Access, from_json
 from ratchet.core.spec import Drill
-from ratchet.ports import AccessRecord, EngineReport, GatewayReport, WantedEngine
+from ratchet.ports import AccessRecord, EngineReport, GatewayReport, Settlement, WantedEngine
 
 # Restarts after which an engine that never became ready is given up.
 START_FAILURES_MAX = 3
@@ -116,12 +117,14 @@ async def _admission(tx: Connection, known: dict[str, Any], now: datetime) -> Ad
     project = known["name"]
     trusted = await fetch(tx, "trusted_signing_keys", now=now)
     revoked = await fetch(tx, "revoked_keys", project=project, now=now)
+    exhausted = await fetch(tx, "exhausted_keys", project=project, now=now)
     return Admission(
         is_open=from_json(known["serving"]).access is Access.OPEN,
         project=project,
         served_name=known["served_name"],
         jwks=tuple(row["public"] for row in trusted),
         revoked=tuple(KeyId(row["id"]) for row in revoked),
+        exhausted=tuple(KeyId(row["id"]) for row in exhausted),
     )
 
 
@@ -191,19 +194,35 @@ class PostgresRecords:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, records: Sequence[AccessRecord], now: datetime) -> int:
+    async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
         async with self._db.transaction() as tx:
             gateway = await fetch(tx, "get_gateway")
             if not gateway:
-                return 0
+                return set()
             await fetch(tx, "lock_records")
-            new = 0
-            for record in records:
-                cursor = await tx.execute(
-                    STATEMENTS["add_record"], _parameters(record, gateway[0], now)
-                )
-                new += cursor.rowcount
+            async with tx.pipeline():
+                cursors = [
+                    await tx.execute(STATEMENTS["add_record"], _parameters(r, gateway[0], now))
+                    for r in records
+                ]
+            new = {r.request_id for r, c in zip(records, cursors, strict=True) if c.rowcount}
+            told = [settlement for r in records if (settlement := _settlement(r)) is not None]
+            await settle(tx, str(gateway[0]["project"]), told, "gateway", now)
         return new
+
+
+def _settlement(record: AccessRecord) -> Settlement | None:
+    """What a record is charged by; None when its answer told no usage."""
+    if record.prompt_tokens is None or record.completion_tokens is None:
+        return None
+    return Settlement(
+        request_id=record.request_id,
+        version=record.version,
+        key_id=record.key_id,
+        prompt_tokens=record.prompt_tokens,
+        completion_tokens=record.completion_tokens,
+        answered_at=record.started_at + timedelta(milliseconds=record.duration_ms),
+    )
 
 
 def _parameters(
@@ -222,6 +241,8 @@ def _parameters(
         "attempts": record.attempts,
         "first_byte_ms": record.first_byte_ms,
         "duration_ms": record.duration_ms,
+        "overhead_ms": record.overhead_ms,
+        "flags": record.flags,
         "bytes_sent": record.bytes_sent,
         "prompt_tokens": record.prompt_tokens,
         "completion_tokens": record.completion_tokens,

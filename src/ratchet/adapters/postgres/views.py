@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 from ratchet.adapters.postgres.pool import Database, Row
@@ -98,10 +99,33 @@ class PostgresViews:
         return [_plain(row) for row in rows]
 
     async def usage(self, project: str, since: datetime, limit: int) -> list[View]:
+        day = since.astimezone(UTC).date()
         rows = await self._db.all(
-            "usage_by_key", project=project, since=since, limit=min(limit, LIST_MAX)
+            "usage_by_key", project=project, since=day, limit=min(limit, LIST_MAX)
         )
+        seen = {
+            (row["day"], row["key_id"]): row
+            for row in await self._db.all("untold_by_key", project=project, since=since)
+        }
+        none = {"failed": 0, "untold": 0}
+        return [
+            _plain(row) | {name: seen.get((row["day"], row["key_id"]), none)[name] for name in none}
+            for row in rows
+        ]
+
+    async def budgets(self, project: str, now: datetime) -> list[View]:
+        today = now.astimezone(UTC).date()
+        rows = await self._db.all("budgets_spent", today=today, project=project)
         return [_plain(row) for row in rows]
+
+    async def project_of_budget(self, budget_id: str) -> str:
+        row = await self._db.one("get_budget", id=budget_id)
+        if row is None:
+            raise NotFound(f"budget {budget_id} is not known here")
+        return str(row["project"])
+
+    async def prices(self, project: str) -> list[View]:
+        return [_plain(row) for row in await self._db.all("list_prices", project=project)]
 
     async def audit(self, limit: int) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_audit", limit=limit)]
@@ -112,4 +136,7 @@ def _plain(row: Row) -> View:
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        # As text: a float would not be the amount.
+        return f"{value.normalize():f}"
     return value.isoformat() if isinstance(value, date) else value

@@ -44,6 +44,10 @@ class Client:
         headers = {"idempotency-key": key} if key else {}
         return self._call("POST", path, json=body, headers=headers)
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """Repeatable."""
+        return self._call("PUT", path, json=body)
+
     def _call(self, method: str, path: str, **more: Any) -> Any:
         deadline = monotonic_seconds() + self._patience_seconds
         while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from ratchet.adapters.specfile.reader import duration_seconds
 from ratchet.core.access import Role, Scope
 from ratchet.core.errors import NotFound
 from ratchet.entrypoints.cli.client import Client, connect
-from ratchet.kit.clock import SystemClock
 
 app = typer.Typer(help="Keys of the gateway and of the control plane.", no_args_is_help=True)
 
@@ -47,6 +45,7 @@ def create(
     model: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: any.")] = None,
     scope: Annotated[list[Scope] | None, typer.Option(help="May be repeated.")] = None,
     tier: Annotated[str, typer.Option(help="Tier that limits go by.")] = "standard",
+    team: Annotated[str, typer.Option(help="Whose budget it uses, besides its own.")] = "",
     expires: Annotated[str, typer.Option(help='Like "30d", or "never".')] = "365d",
     role: Annotated[Role | None, typer.Option(help="Steers the control plane, too.")] = None,
     state_dir: StateOption = None,
@@ -59,6 +58,7 @@ def create(
         "name": name,
         "principal": principal,
         "tier": tier,
+        "team": team,
         "lives_seconds": None if expires == NEVER else duration_seconds(expires),
         "who": getpass.getuser(),
     }
@@ -149,24 +149,3 @@ def rotate_signing(
         print(json.dumps(made))
     else:
         print(f"signing key {made['id']} signs from now on; {made['revoked']} keys were revoked")
-
-
-def usage(
-    project: ProjectOption = None,
-    days: Annotated[int, typer.Option(min=1, max=400, help="How far back.")] = 7,
-    state_dir: StateOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Requests and tokens of each key and day (UTC)."""
-    client = connect(state_dir)
-    since = (SystemClock().now() - timedelta(days=days)).isoformat()
-    rows = client.get("/usage", project=only_project(client, project), since=since)
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = Table("day", "key", "requests", "failed", "prompt tokens", "answer tokens", "untold")
-    for row in rows:
-        numbers = ("requests", "failed", "prompt_tokens", "completion_tokens", "untold")
-        who = row["key_name"] or row["key_id"] or "open"
-        table.add_row(row["day"], who, *(str(row[number]) for number in numbers))
-    Console().print(table)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ratchet import __version__
 from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.entrypoints.cli import gate, gateway, key, project, release, run, traffic
+from ratchet.entrypoints.cli import gate, gateway, key, ledger, project, release, run, traffic
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED
 
@@ -36,7 +36,9 @@ app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
 app.command("schema")(project.schema)
 app.command("traffic")(traffic.traffic)
-app.command("usage")(key.usage)
+app.add_typer(ledger.budgets, name="budget")
+app.add_typer(ledger.prices, name="price")
+app.command("usage")(ledger.usage)
 
 StateOption = Annotated[
     Path | None, typer.Option("--state-dir", help="Folder of the stack. Default: .ratchet")
@@ -79,6 +81,7 @@ def server() -> None:
 @app.command(hidden=True)
 def agent(
     server: Annotated[str, typer.Option()],
+    telemetry: Annotated[str, typer.Option()],
     token_file: Annotated[Path, typer.Option()],
     folder: Annotated[Path, typer.Option()],
     admin_socket: Annotated[Path, typer.Option()],
@@ -97,7 +100,7 @@ def agent(
     files = EnvoyFiles(folder, admin_socket, region=region, env=environment())
     files.prepare()
     token = Secret(token_file.read_text().strip())
-    _run_program(Agent(name, server, token, files, SystemClock()).run())
+    _run_program(Agent(name, server, telemetry, token, files, SystemClock()).run())
 
 
 @app.command()

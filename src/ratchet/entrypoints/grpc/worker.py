@@ -34,7 +34,7 @@ class WorkerDesk(worker_pb2_grpc.WorkerServicer):
         self._clock, self._token = clock, token
 
     async def Claim(self, request: pb.ClaimRequest, context: Any) -> pb.ClaimResponse:  # noqa: N802
-        await self._check(context)
+        await check_token(context, self._token)
         assignment = await _translated(
             context,
             lambda: self._attempts.claim(AttemptId(request.attempt_id), self._clock.now()),
@@ -42,7 +42,7 @@ class WorkerDesk(worker_pb2_grpc.WorkerServicer):
         return pb.ClaimResponse(assignment_json=json.dumps(assignment))
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802
-        await self._check(context)
+        await check_token(context, self._token)
         wanted = await _translated(
             context,
             lambda: self._attempts.heartbeat(
@@ -55,7 +55,7 @@ class WorkerDesk(worker_pb2_grpc.WorkerServicer):
         return pb.HeartbeatResponse(wanted=wanted)
 
     async def Finish(self, request: pb.FinishRequest, context: Any) -> pb.FinishResponse:  # noqa: N802
-        await self._check(context)
+        await check_token(context, self._token)
         run_id = await _translated(
             context,
             lambda: self._attempts.end(
@@ -70,10 +70,12 @@ class WorkerDesk(worker_pb2_grpc.WorkerServicer):
             await self._durable.wake(run_id)
         return pb.FinishResponse()
 
-    async def _check(self, context: Any) -> None:
-        given = dict(context.invocation_metadata()).get("authorization", "")
-        if not hmac.compare_digest(given, f"Bearer {self._token.reveal()}"):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong or missing token")
+
+async def check_token(context: Any, token: Secret) -> None:
+    """Refuse a call without the token of the state directory."""
+    given = dict(context.invocation_metadata()).get("authorization", "")
+    if not hmac.compare_digest(given, f"Bearer {token.reveal()}"):
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong or missing token")
 
 
 async def _translated(context: Any, call: Callable[[], Awaitable[Any]]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -21,9 +21,10 @@ class KeyBody(BaseModel):
     project: str
     name: str = Field(min_length=1, max_length=200)
     principal: str = Field("", max_length=200, description="who answers for it; default the name")
-    scopes: list[Scope] = Field(default_factory=lambda: list(Scope), min_length=1)
+    scopes: list[Scope] = Field(default_factory=lambda: [Scope.ANSWERS, Scope.MODELS], min_length=1)
     models: list[str] = Field(default_factory=lambda: [ANY_MODEL], min_length=1, max_length=100)
     tier: str = Field("standard", pattern="^[a-z0-9-]{1,40}$")
+    team: str = Field("", max_length=200, description="whose budget it uses besides its own")
     role: Role | None = None
     lives_seconds: float | None = Field(None, gt=0, le=LIVES_SECONDS_MAX)
     who: str = ""
@@ -56,6 +57,7 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
             scopes=body.scopes,
             models=body.models,
             tier=body.tier,
+            team=body.team,
             role=body.role,
             lives=None if body.lives_seconds is None else timedelta(seconds=body.lives_seconds),
         )
@@ -67,17 +69,6 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
     ) -> list[dict[str, Any]]:
         permit(request, Permission.KEYS, project)
         return await parts.views.keys(project, limit)
-
-    @api.get("/usage")
-    async def usage(
-        request: Request,
-        project: str,
-        since: datetime,
-        limit: Annotated[int, Query(ge=1, le=200)] = 200,
-    ) -> list[dict[str, Any]]:
-        """Requests and tokens of each key and day (UTC), the newest day first."""
-        permit(request, Permission.KEYS, project)
-        return await parts.views.usage(project, since, limit)
 
     @api.post("/keys/{key_id}/rotate", status_code=201)
     async def rotate(request: Request, key_id: str, body: WhoBody) -> dict[str, Any]:

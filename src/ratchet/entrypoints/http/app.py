@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ratchet import __version__
 from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
-from ratchet.entrypoints.http import access, errors, node, releases, runs
+from ratchet.entrypoints.http import access, errors, ledger, node, releases, runs
 from ratchet.entrypoints.http.auth import Auth
+from ratchet.entrypoints.metrics import Metrics
 from ratchet.wiring import Parts
 
 API = "/api/v1"
 
 
-def build_app(parts: Parts) -> FastAPI:
+def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     app = FastAPI(
         title="Ratchet control API",
         version=__version__,
@@ -31,6 +34,7 @@ def build_app(parts: Parts) -> FastAPI:
     for router in (runs.router(parts, auth), releases.router(parts, auth)):
         app.include_router(router, prefix=API, dependencies=reads)
     app.include_router(access.router(parts, auth), prefix=API)
+    app.include_router(ledger.router(parts, auth), prefix=API)
     machines = [Depends(auth.needs(Permission.NODE))]
     app.include_router(node.router(parts), prefix=API, dependencies=machines)
     app.include_router(console(parts))
@@ -40,5 +44,10 @@ def build_app(parts: Parts) -> FastAPI:
         """Ready: the database answers."""
         await parts.views.projects()
         return {"status": "ok", "version": __version__}
+
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+    async def prometheus() -> PlainTextResponse:
+        """Numbers for Prometheus, in its text format."""
+        return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return app

@@ -132,6 +132,8 @@ class Keeper:
             command += ["--adapter", wanted["adapter_uri"]]
         if is_vllm:
             command += ["--python", self.vllm_python]
+        else:
+            command += ["--journal", str(self.state.folder("usage"))]
         drill = wanted["drill"]
         if drill and not is_vllm:
             command += ["--drill-error-rate", str(drill["error_rate"])]

@@ -25,13 +25,17 @@ import structlog
 from ratchet.adapters.envoy.drain import drain
 from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces, tls_of
+from ratchet.adapters.envoy.records import FLUSH_MILLISECONDS
 from ratchet.core.errors import Unavailable
+from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.keepers import Keeper
 from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
 from ratchet.entrypoints.local.privileges import become_unprivileged
 from ratchet.entrypoints.local.state import Ports, StateDir, check_ports, lock
+from ratchet.entrypoints.shipping import ship_folder
 from ratchet.kit.clock import monotonic_seconds
+from ratchet.kit.secret import Secret
 
 log = structlog.get_logger()
 
@@ -56,6 +60,8 @@ class Stack:
     children: dict[str, Child] = field(default_factory=dict)
     keeper: Keeper | None = None
     drain_seconds: float = DRAIN_SECONDS
+    _reporter: Reporter | None = None
+    _shipping: asyncio.Task[None] | None = None
 
     @property
     def gateway_url(self) -> str:
@@ -87,6 +93,10 @@ class Stack:
         )
         vllm = self.env.get("RATCHET_VLLM_PYTHON", sys.executable)
         self.keeper = Keeper(self.state, self.ports, client, vllm, self.env)
+        self._reporter = Reporter(f"127.0.0.1:{self.ports.grpc}", Secret(token), "engines")
+        self._shipping = asyncio.create_task(
+            ship_folder(self.state.folder("usage"), "*.jsonl", self._reporter.answers)
+        )
 
     async def _start_stores(self) -> str:
         """PostgreSQL and Valkey, or the user's own PostgreSQL."""
@@ -131,8 +141,6 @@ class Stack:
             port=self.ports.gateway,
             admin_socket=self.admin_socket,
             folder=folder / "xds",
-            telemetry_host="127.0.0.1",
-            telemetry_port=self.ports.grpc,
             tls=tls_of(self.env),
         )
         boot = folder / "bootstrap.json"
@@ -170,6 +178,7 @@ class Stack:
         return self._program(
             "agent",
             "--server", self.server_url,
+            "--telemetry", f"127.0.0.1:{self.ports.grpc}",
             "--token-file", str(self.state.token_file),
             "--folder", str(self.state.folder("envoy") / "xds"),
             "--admin-socket", str(self.admin_socket),
@@ -226,10 +235,16 @@ class Stack:
             await asyncio.gather(*(child.stop() for child in workers))
             await self.keeper.client.aclose()
         await self._drain_envoy()
-        order = ["envoy", "agent", "server"]
-        for name in order:
+        # The agent ships what Envoy wrote last; the server takes it.
+        for name in ("envoy", "agent"):
             if name in self.children:
                 await self.children[name].stop()
+        if self._shipping is not None and self._reporter is not None:
+            self._shipping.cancel()
+            await asyncio.gather(self._shipping, return_exceptions=True)
+            await self._reporter.close()
+        if "server" in self.children:
+            await self.children["server"].stop()
         if self.keeper is not None:
             await asyncio.gather(*(child.stop() for child in self.keeper.children()))
         for name in ("valkey", "postgres"):
@@ -269,6 +284,7 @@ def envoy_command(boot: Path) -> list[str]:
         "--use-dynamic-base-id",
         "--drain-time-s", str(ENVOY_DRAIN_SECONDS),
         "--drain-strategy", "immediate",
+        "--file-flush-interval-msec", str(FLUSH_MILLISECONDS),
     ]  # fmt: skip
 
 

@@ -19,9 +19,9 @@ SELECT id, public FROM signing_keys
  ORDER BY created_at, id;
 
 -- name: add_key!
-INSERT INTO keys (id, project, name, principal, scopes, models, tier, role, hint, signing_key,
+INSERT INTO keys (id, project, name, principal, scopes, models, tier, team, role, hint, signing_key,
                   created_at, created_by, expires_at)
-VALUES (:id, :project, :name, :principal, :scopes, :models, :tier, :role, :hint, :signing_key,
+VALUES (:id, :project, :name, :principal, :scopes, :models, :tier, :team, :role, :hint, :signing_key,
         :now, :created_by, :expires_at);
 
 -- name: get_key

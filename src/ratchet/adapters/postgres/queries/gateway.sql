@@ -52,10 +52,11 @@ SELECT pg_advisory_xact_lock(7203001);
 -- name: add_record!
 -- Settled once per request id, however often a gateway sends it.
 INSERT INTO access_records (request_id, project, version_id, routed, route_revision, conversation,
-                            key_id, status, failed, attempts, first_byte_ms, duration_ms, bytes_sent,
+                            key_id, status, failed, attempts, first_byte_ms, duration_ms,
+                            overhead_ms, flags, bytes_sent,
                             prompt_tokens, completion_tokens, started_at, received_at)
 VALUES (:request_id, :project, :version_id, :routed, :route_revision, :conversation, :key_id, :status,
-        :failed, :attempts, :first_byte_ms, :duration_ms, :bytes_sent, :prompt_tokens,
+        :failed, :attempts, :first_byte_ms, :duration_ms, :overhead_ms, :flags, :bytes_sent, :prompt_tokens,
         :completion_tokens, :started_at, :received_at)
 ON CONFLICT (request_id) DO NOTHING;
 
@@ -109,15 +110,3 @@ SELECT id, host, pid, pid_started, heartbeat_at FROM executors
 
 -- name: mark_reaped!
 UPDATE executors SET reaped_at = :now WHERE id = :id;
-
--- name: usage_by_key
--- What each key asked for, a day in UTC; answers that told no usage are counted, not guessed.
-SELECT (received_at AT TIME ZONE 'UTC')::date AS day, key_id, coalesce(keys.name, '') AS key_name,
-       count(*) AS requests, count(*) FILTER (WHERE failed) AS failed,
-       coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
-       coalesce(sum(completion_tokens), 0) AS completion_tokens,
-       count(*) FILTER (WHERE prompt_tokens IS NULL AND status = 200) AS untold
-  FROM access_records LEFT JOIN keys ON keys.id = key_id
- WHERE access_records.project = :project AND received_at >= :since
- GROUP BY day, key_id, keys.name
- ORDER BY day DESC, requests DESC, key_id LIMIT :limit;

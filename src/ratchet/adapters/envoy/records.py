@@ -1,0 +1,112 @@
+"""Access records: what Envoy writes of each request, and how it is read back.
+
+Envoy appends lines to a file beside it and the agent ships them.  So a record outlives a server, a
+database and an agent that are away, and costs the request nothing but a line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ratchet.adapters.envoy import admission, usage
+from ratchet.adapters.envoy.words import (
+    CONVERSATION_HEADER,
+    CONVERSATION_NAMESPACE,
+    ENVOY,
+    FALLBACK,
+    VERSION_HEADER,
+    Resource,
+    route_of,
+    version_of_cluster,
+)
+from ratchet.core.artifact import VersionId
+from ratchet.ports import AccessRecord
+
+# Evidence must reach the judge fast.
+FLUSH_MILLISECONDS = 50
+
+_FORMAT = {
+    "id": "%REQ(X-REQUEST-ID)%",
+    "began": "%START_TIME(%s.%6f)%",
+    "path": "%REQ(:PATH)%",
+    "route": "%ROUTE_NAME%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "version": f"%RESP({VERSION_HEADER})%",
+    "conversation": f"%REQ({CONVERSATION_HEADER})%",
+    "named": f"%DYNAMIC_METADATA({CONVERSATION_NAMESPACE}:id)%",
+    "key": f"%REQ({admission.KEY_HEADER})%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "sent": "%BYTES_SENT%",
+    "first_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%",
+    "whole_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    "there_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
+    "back_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
+    "total_ms": "%DURATION%",
+    **{count: f"%DYNAMIC_METADATA({usage.NAMESPACE}:{count})%" for count in usage.COUNTS},
+}
+
+
+def logger(file: Path) -> Resource:
+    """The listener's access log."""
+    path = {"header": {"name": ":path", "string_match": {"prefix": "/v1/"}}}
+    return {
+        "name": "records",
+        "filter": {"header_filter": path},
+        "typed_config": {
+            "@type": f"{ENVOY}extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {"json_format": _FORMAT},
+        },
+    }
+
+
+def record_of(line: str) -> AccessRecord | None:
+    """One record, or None for what asked no model for an answer (health, lists, unknown paths).
+
+    Raises `ValueError` for a line that was torn when its writer was killed.
+    """
+    seen = json.loads(line)
+    found = route_of(seen["route"] or "")
+    version = _version(seen)
+    if found is None or version is None or not (seen["path"] or "").endswith("/completions"):
+        return None
+    routed, route_revision = found
+    status = int(seen["status"] or 0)
+    attempts = max(1, int(seen["attempts"] or 0))
+    whole_us = seen["whole_us"]
+    return AccessRecord(
+        request_id=seen["id"],
+        version=version,
+        routed=FALLBACK if version == FALLBACK else routed,
+        route_revision=route_revision,
+        conversation=seen["conversation"] or seen["named"] or "",
+        key_id=seen["key"] or "",
+        status=status,
+        # What a retry saved was still a failure of the first attempt; code 0 is an answer that
+        # was never given.
+        failed=status >= 500 or status == 0 or attempts > 1,
+        attempts=attempts,
+        first_byte_ms=(seen["first_us"] or 0) / 1000,
+        duration_ms=float(seen["total_ms"]) if whole_us is None else whole_us / 1000,
+        overhead_ms=((seen["there_us"] or 0) + (seen["back_us"] or 0)) / 1000,
+        bytes_sent=int(seen["sent"] or 0),
+        **{count: None if seen[count] is None else int(seen[count]) for count in usage.COUNTS},
+        flags="" if seen["flags"] == "-" else seen["flags"] or "",
+        started_at=datetime.fromtimestamp(float(seen["began"]), UTC),
+    )
+
+
+def _version(seen: Mapping[str, Any]) -> VersionId | None:
+    """The version that answered, or that should have; None for who was not let in."""
+    if not int(seen["attempts"] or 0) and int(seen["status"] or 0) < 500:
+        # Envoy names the cluster where the request would have gone.
+        return None
+    if seen["version"] == FALLBACK:
+        return VersionId(FALLBACK)
+    return version_of_cluster(seen["cluster"] or "")

@@ -1,0 +1,103 @@
+"""What the control plane shows to Prometheus.
+
+Labels are bounded: versions that serve, gateways, tiers of outcome.  Never keys, never paths.
+Envoy's own numbers (ejections, retries, breakers, limits) are at the gateway's `/metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ratchet.ports import AccessRecord
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+OVERHEAD_SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.1)
+_ARM = ("version", "routed")
+
+
+class Metrics:
+    """Counters of one control plane, since it started."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "ratchet_requests_total",
+            "Answers of gateways by arm and outcome.",
+            (*_ARM, "gateway", "outcome"),
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "ratchet_tokens_total", "Tokens of answers.", (*_ARM, "kind"), registry=self.registry
+        )
+        self._retries = Counter(
+            "ratchet_retries_total", "Attempts after the first.", _ARM, registry=self.registry
+        )
+        self._first = Histogram(
+            "ratchet_time_to_first_byte_seconds",
+            "From the request's first byte to the answer's.",
+            _ARM,
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._whole = Histogram(
+            "ratchet_request_seconds",
+            "From the request's first byte to the answer's last.",
+            _ARM,
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._rate = Histogram(
+            "ratchet_tokens_per_second",
+            "Completion tokens by the time after the first byte, of streams and whole answers.",
+            _ARM,
+            buckets=(1, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=self.registry,
+        )
+        self._overhead = Histogram(
+            "ratchet_gateway_overhead_seconds",
+            "What the gateway itself took: to the engine, and back from its first byte.",
+            ("gateway",),
+            buckets=OVERHEAD_SECONDS,
+            registry=self.registry,
+        )
+        self.gateways = Gauge(
+            "ratchet_gateways", "Gateways that were heard of lately.", registry=self.registry
+        )
+
+    def saw(self, gateway: str, records: Sequence[AccessRecord]) -> None:
+        """Count records that are new."""
+        for record in records:
+            arm = (record.version, record.routed)
+            self._requests.labels(*arm, gateway, outcome(record)).inc()
+            if record.attempts > 1:
+                self._retries.labels(*arm).inc(record.attempts - 1)
+            self._first.labels(*arm).observe(record.first_byte_ms / 1000)
+            self._whole.labels(*arm).observe(record.duration_ms / 1000)
+            self._overhead.labels(gateway).observe(record.overhead_ms / 1000)
+            if record.prompt_tokens is None or record.completion_tokens is None:
+                continue
+            self._tokens.labels(*arm, "prompt").inc(record.prompt_tokens)
+            self._tokens.labels(*arm, "completion").inc(record.completion_tokens)
+            seconds = (record.duration_ms - record.first_byte_ms) / 1000
+            if record.completion_tokens > 1 and seconds > 0.001:
+                self._rate.labels(*arm).observe((record.completion_tokens - 1) / seconds)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+def outcome(record: AccessRecord) -> str:
+    """Few words for all that can come of a request."""
+    if record.status == 0:
+        return "client_gone"
+    if record.status < 400:
+        return "cut" if {"UC", "SI", "UT", "DPE"} & set(record.flags.split(",")) else "ok"
+    if record.status < 500:
+        return "limited" if record.status == 429 else "client_error"
+    flags = set(record.flags.split(","))
+    for flag, word in (("UO", "busy"), ("UH", "no_engine"), ("UT", "timeout")):
+        if flag in flags:
+            return word
+    return "server_error"
