@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -216,3 +217,31 @@ def _until_up(gateway: Gateway, process: subprocess.Popen[bytes], log: Path) -> 
         except (httpx.TransportError, OSError):
             time.sleep(0.05)
     raise AssertionError(log.read_text()[-2000:])
+
+
+class UpstreamProcess:
+    """The same engine in a process of its own, so that a kill is a kill."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.endpoint = Endpoint("127.0.0.1", port or free_port())
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.gateway", str(self.endpoint.port)],
+            cwd=Path(__file__).parents[1],
+            preexec_fn=die_with_parent,
+        )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.endpoint.port), 1.0).close()
+                return
+            time.sleep(0.05)
+        raise AssertionError("the stand-in engine does not listen")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+if __name__ == "__main__":
+    Upstream(int(sys.argv[1]))
+    threading.Event().wait()

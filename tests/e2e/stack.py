@@ -160,7 +160,10 @@ class Stack:
                 environment = (entry / "environ").read_bytes()
             except (OSError, UnicodeDecodeError):
                 continue
-            mine = str(self.state.root).encode() in environment or str(self.root) in command
+            # Valkey puts its socket into its title, and nothing else.
+            mine = str(self.state.root).encode() in environment or any(
+                str(place) in command for place in (self.root, self.state.sockets)
+            )
             if mine and all(word in command for word in words):
                 found.append(int(entry.name))
         return found

@@ -107,6 +107,16 @@ def ask_all(batcher: Batcher, prompts: list[list[int]], count: int) -> list[list
     return [job.answer for job in jobs]
 
 
+def test_what_is_in_memory_before_it_is_written_spoils_no_answer(folder: Path) -> None:
+    """A masked place counts with weight zero, and zero times not-a-number is not a number."""
+    torch.empty(10**7).fill_(float("nan"))  # given back, and likely to be handed out again
+    stores = [packed(folder, fused=True)[0] for _ in range(3)]
+
+    for model in stores:
+        assert torch.isfinite(model.keys).all()
+        assert torch.isfinite(model.values).all()
+
+
 def test_a_prompt_longer_than_a_step_is_taken_in_pieces(folder: Path, reference: Any) -> None:
     model, _ = packed(folder, fused=True)
     prompt = [3 + i % 290 for i in range(200)]

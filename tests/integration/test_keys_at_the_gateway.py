@@ -206,3 +206,15 @@ def test_only_the_known_paths_reach_an_engine_letter_by_letter(gateway: Gateway,
 def test_health_needs_no_key_and_models_do(gateway: Gateway) -> None:
     assert httpx.get(f"{gateway.url}/health").json()["status"] == "ok"
     assert gateway.ask(None, "/v1/models").status_code == 401
+
+
+def test_a_key_without_budget_is_told_so_and_comes_back(gateway: Gateway) -> None:
+    gateway.serve(replace(CLOSED, exhausted=(KeyId("key_1"),)))
+    refused = gateway.ask(token())
+    other = gateway.ask(token(id=KeyId("key_2")))
+    gateway.serve(CLOSED)
+
+    assert error_of(refused) == (429, "insufficient_quota")
+    assert int(refused.headers["retry-after"]) > 0
+    assert other.status_code == 200
+    assert gateway.ask(token()).status_code == 200

@@ -189,7 +189,7 @@ def test_a_fallback_without_its_key_is_refused_by_name(envoy: Gateway) -> None:
 
 
 def test_the_first_byte_and_the_whole_have_their_time(envoy: Gateway) -> None:
-    timeouts = Timeouts(first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=2.0)
+    timeouts = Timeouts(first_byte_seconds=0.5, idle_seconds=0.4, total_seconds=2.0)
     envoy.serve(OPEN, serving=open_serving(timeouts=timeouts))
 
     began = time.monotonic()

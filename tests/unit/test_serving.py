@@ -61,7 +61,7 @@ def test_only_what_changed_is_told() -> None:
     [
         (lambda: Serving(access=Access.OPEN, pinned=("a",)), "need keys"),
         (lambda: Serving(body_bytes_max=0), "max_body"),
-        (lambda: Timeouts(first_byte_seconds=10, total_seconds=5), "shorter than first_byte"),
+        (lambda: Timeouts(first_byte_seconds=10, total_seconds=5), "idle <= first_byte <= total"),
         (lambda: Rate(0, 1.0), "a rate of 0"),
     ],
 )

@@ -6,14 +6,12 @@ Money is decimal and exact.  Days and months are those of UTC.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 from enum import Enum
 
 from ratchet.core.errors import Rejected
 
 WARN_SHARE = Decimal("0.8")
-MILLION = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +25,6 @@ class Price:
         if self.prompt_usd < 0 or self.completion_usd < 0:
             raise Rejected("a price is not below zero")
 
-    def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
-        return (self.prompt_usd * prompt_tokens + self.completion_usd * completion_tokens) / MILLION
-
 
 class SubjectKind(Enum):
     """Whose budget it is."""
@@ -42,9 +37,6 @@ class SubjectKind(Enum):
 class Period(Enum):
     DAY = "day"
     MONTH = "month"
-
-    def start(self, today: date) -> date:
-        return today if self is Period.DAY else today.replace(day=1)
 
 
 class Unit(Enum):

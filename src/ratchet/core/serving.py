@@ -64,8 +64,11 @@ class Timeouts:
     total_seconds: float = 900.0
 
     def __post_init__(self) -> None:
-        if self.total_seconds < self.first_byte_seconds:
-            raise Rejected("gateway.timeouts: total is shorter than first_byte")
+        if not self.idle_seconds <= self.first_byte_seconds <= self.total_seconds:
+            raise Rejected(
+                "gateway.timeouts: expected idle <= first_byte <= total, found "
+                f"{self.idle_seconds:g} s, {self.first_byte_seconds:g} s, {self.total_seconds:g} s"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

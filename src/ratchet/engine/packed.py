@@ -61,8 +61,10 @@ class PackedModel:
         self._scaling = size**-0.5
         self._fused = FusedLlama(model, self.positions) if fused and is_llama(model) else None
         self._head = laid_out(model.lm_head.weight) if self._fused else model.lm_head
-        self.keys = torch.empty(shape, dtype=dtype)
-        self.values = torch.empty(shape, dtype=dtype)
+        # Zeros, although nobody may look beyond what is written: a weight of zero times what an
+        # empty page holds, which may be no number, is no number.
+        self.keys = torch.zeros(shape, dtype=dtype)
+        self.values = torch.zeros(shape, dtype=dtype)
 
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> torch.Tensor:

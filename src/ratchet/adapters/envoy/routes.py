@@ -42,7 +42,7 @@ OUR_HEADERS = (
     IDLE_HEADER,
     VERSION_HEADER,
 )
-IDLE_GRACE_SECONDS = 5.0
+IDLE_GRACE = 1.2
 _BUFFER_ROUTE = f"{HTTP_FILTERS}buffer.v3.BufferPerRoute"
 
 
@@ -149,7 +149,7 @@ def _way(
     asks_body = serving.sticky is Sticky.USER and Scope.ANSWERS in scopes
     if asks_body:
         filters |= conversation.on_route()
-    silence = max(timeouts.first_byte_seconds, timeouts.idle_seconds + IDLE_GRACE_SECONDS)
+    silence = max(timeouts.first_byte_seconds, timeouts.idle_seconds * IDLE_GRACE)
     return {
         # The access record carries this name, and so the weights under which it was routed.
         "name": name,
@@ -164,19 +164,19 @@ def _way(
             "timeout": f"{timeouts.total_seconds:.3f}s",
             "idle_timeout": f"{silence:.3f}s",
             "hash_policy": conversation.hash_policy(asks_body=asks_body),
-            "retry_policy": _retries(timeouts.first_byte_seconds),
+            "retry_policy": _retries(),
         },
     }
 
 
-def _retries(first_byte_seconds: float) -> Resource:
+def _retries() -> Resource:
     return {
-        # Only where the engine cannot have begun, and always inside the arm: Envoy chose the
-        # cluster before the first attempt.
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        # Before the answer's first byte, when an engine breaks off; an answer has no effect but
+        # itself, so another engine may begin it again.  Not after a time-out: the next engine would
+        # only be slow, too.  Always inside the arm: Envoy chose the cluster before the first
+        # attempt.
+        "retry_on": "connect-failure,refused-stream,reset",
         "num_retries": 2,
-        # Ends with the answer's first byte.
-        "per_try_timeout": f"{first_byte_seconds:.3f}s",
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         "retry_host_predicate": [
             {

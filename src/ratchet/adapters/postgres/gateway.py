@@ -44,6 +44,7 @@ class PostgresGateway:
                 raise NotFound("no project is served yet")
             row = rows[0]
             engines = await fetch(tx, "list_engines")
+            places = await fetch(tx, "list_places")
             live = await fetch(tx, "live_releases")
             project = (await fetch(tx, "get_project", name=row["project"]))[0]
             admission = await _admission(tx, project, now)
@@ -52,8 +53,12 @@ class PostgresGateway:
         for engine in engines:
             if engine["version_id"] in endpoints and engine["port"] and engine["state"] == "ready":
                 endpoints[VersionId(engine["version_id"])] = (
-                    Endpoint("127.0.0.1", engine["port"], engine["region"]),
+                    Endpoint("127.0.0.1", engine["port"]),
                 )
+        for place in places:
+            if (version := VersionId(place["version_id"])) in endpoints:
+                there = Endpoint(place["host"], place["port"], place["region"])
+                endpoints[version] = (*endpoints[version], there)
         return GatewaySnapshot(
             revision=row["revision"],
             route_revision=row["route_revision"],
@@ -173,6 +178,30 @@ class PostgresEngines:
             for row in await self._db.all("list_engines")
         ]
 
+    async def put_place(self, version: VersionId, place: Endpoint, by: str, now: datetime) -> None:
+        async with self._db.transaction() as tx:
+            project = await _project_of(tx, version)
+            await fetch(
+                tx, "put_place", version_id=version, host=place.host, port=place.port,
+                region=place.region, added_by=by, now=now,
+            )  # fmt: skip
+            await fetch(tx, "bump_gateway", project=project)
+            await fetch(tx, "notify_gateway", project=project)
+
+    async def drop_place(self, version: VersionId, place: Endpoint) -> None:
+        async with self._db.transaction() as tx:
+            project = await _project_of(tx, version)
+            if not await fetch(
+                tx, "drop_place", version_id=version, host=place.host, port=place.port
+            ):
+                raise NotFound(f"no engine of {version} is known at {place.host}:{place.port}")
+            await fetch(tx, "bump_gateway", project=project)
+            await fetch(tx, "notify_gateway", project=project)
+
+    async def project_of(self, version: VersionId) -> str:
+        async with self._db.transaction() as tx:
+            return await _project_of(tx, version)
+
     async def report(self, version: VersionId, report: EngineReport, now: datetime) -> None:
         async with self._db.transaction() as tx:
             rows = await fetch(
@@ -188,6 +217,13 @@ class PostgresEngines:
             if rows:
                 await fetch(tx, "bump_gateway", project=rows[0]["project"])
                 await fetch(tx, "notify_gateway", project=rows[0]["project"])
+
+
+async def _project_of(tx: Connection, version: VersionId) -> str:
+    rows = await fetch(tx, "project_of_version", version_id=version)
+    if not rows:
+        raise NotFound(f"version {version} is not known here")
+    return str(rows[0]["project"])
 
 
 class PostgresRecords:

@@ -91,6 +91,9 @@ class PostgresViews:
     async def engines(self) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_engines")]
 
+    async def places(self) -> list[View]:
+        return [_plain(row) for row in await self._db.all("list_places")]
+
     async def gateways(self) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_gateway_reports")]
 

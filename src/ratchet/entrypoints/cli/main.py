@@ -16,7 +16,17 @@ from rich.console import Console
 
 from ratchet import __version__
 from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.entrypoints.cli import gate, gateway, key, ledger, project, release, run, traffic
+from ratchet.entrypoints.cli import (
+    engine,
+    gate,
+    gateway,
+    key,
+    ledger,
+    project,
+    release,
+    run,
+    traffic,
+)
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED
 
@@ -29,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(run.app, name="run")
 app.add_typer(release.app, name="release")
+app.add_typer(engine.app, name="engine")
 app.add_typer(gate.app, name="gate")
 app.add_typer(gateway.app, name="gateway")
 app.add_typer(key.app, name="key")
@@ -153,8 +164,8 @@ def status(
     console = Console()
     for known in view["projects"]:
         console.print(f"project {known['name']} serves {known['baseline_version']}")
-    for engine in view["engines"]:
-        console.print(f"  engine {engine['version_id']}: {engine['state']} {engine['because']}")
+    for serving in view["engines"]:
+        console.print(f"  engine {serving['version_id']}: {serving['state']} {serving['because']}")
     for each in view["runs"]:
         console.print(f"  run {each['id']}: {each['state']} {each['because']}")
     console.print(f"console: {view['console']}")

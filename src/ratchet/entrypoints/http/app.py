@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ratchet import __version__
 from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
-from ratchet.entrypoints.http import access, errors, ledger, node, releases, runs
+from ratchet.entrypoints.http import access, engines, errors, ledger, node, releases, runs
 from ratchet.entrypoints.http.auth import Auth
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.wiring import Parts
@@ -31,7 +31,11 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     auth = Auth(parts.settings.token, parts.access)
     reads = [Depends(auth.needs(Permission.READ))]
-    for router in (runs.router(parts, auth), releases.router(parts, auth)):
+    for router in (
+        runs.router(parts, auth),
+        releases.router(parts, auth),
+        engines.router(parts, auth),
+    ):
         app.include_router(router, prefix=API, dependencies=reads)
     app.include_router(access.router(parts, auth), prefix=API)
     app.include_router(ledger.router(parts, auth), prefix=API)

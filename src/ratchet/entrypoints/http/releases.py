@@ -56,10 +56,6 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
     async def traffic(project: str, since: datetime) -> list[dict[str, Any]]:
         return await parts.views.traffic(project, since)
 
-    @api.get("/engines")
-    async def engines() -> list[dict[str, Any]]:
-        return await parts.views.engines()
-
     @api.get("/gateways")
     async def gateways() -> list[dict[str, Any]]:
         return await parts.views.gateways()

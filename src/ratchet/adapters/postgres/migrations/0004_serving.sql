@@ -7,8 +7,16 @@ ALTER TABLE projects DROP COLUMN access;
 ALTER TABLE gateway ADD COLUMN gateways integer NOT NULL DEFAULT 1 CHECK (gateways >= 1);
 ALTER TABLE gateway_reports ADD COLUMN seen_at timestamptz;
 
--- Where an engine is, for those that are not on this machine alone.
-ALTER TABLE engines ADD COLUMN region text NOT NULL DEFAULT '';
+-- Engines that somebody else runs, in other places: told by hand, watched by the gateways.
+CREATE TABLE engine_places (
+    version_id text NOT NULL REFERENCES versions (id),
+    host       text NOT NULL,
+    port       integer NOT NULL CHECK (port BETWEEN 1 AND 65535),
+    region     text NOT NULL,
+    added_by   text NOT NULL,
+    added_at   timestamptz NOT NULL,
+    PRIMARY KEY (version_id, host, port)
+);
 
 -- Testers, pinned principals and answers of a fallback are used and paid, and prove nothing.
 ALTER TABLE access_records ADD COLUMN routed text NOT NULL DEFAULT 'arms'

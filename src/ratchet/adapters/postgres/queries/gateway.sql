@@ -92,6 +92,22 @@ SELECT engines.*, projects.served_name, projects.engine AS kind, versions.base,
   JOIN versions ON versions.id = engines.version_id
  ORDER BY engines.version_id;
 
+-- name: list_places
+SELECT version_id, host, port, region, added_by, added_at FROM engine_places
+ ORDER BY version_id, region, host, port;
+
+-- name: put_place!
+INSERT INTO engine_places (version_id, host, port, region, added_by, added_at)
+VALUES (:version_id, :host, :port, :region, :added_by, :now)
+ON CONFLICT (version_id, host, port) DO UPDATE SET region = EXCLUDED.region;
+
+-- name: drop_place
+DELETE FROM engine_places WHERE version_id = :version_id AND host = :host AND port = :port
+RETURNING version_id;
+
+-- name: project_of_version
+SELECT project FROM versions WHERE id = :version_id;
+
 -- name: report_engine
 UPDATE engines SET state = :state, port = :port, because = :because,
        restarts = restarts + :restarts,
