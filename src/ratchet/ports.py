@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ratchet.core.access import Key, KeyId, SigningKeyId
 from ratchet.core.analysis import Evidence, Unit
@@ -30,7 +30,7 @@ from ratchet.core.run import (
     StageName,
     StageState,
 )
-from ratchet.core.serving import Serving
+from ratchet.core.serving import Oidc, Serving
 from ratchet.core.spec import BaseModel, Drill, ReleasePlan, Spec
 
 Json = Mapping[str, object]
@@ -65,6 +65,8 @@ class ProjectStore(Protocol):
         """Raises `NotFound`."""
 
     async def find(self, name: str) -> Project | None: ...
+
+    async def listing(self) -> list[Project]: ...
 
     async def first_baseline(self, version: Version, now: datetime) -> None:
         """Serve a project's base model, if it serves nothing yet: version, route and engine in
@@ -465,6 +467,12 @@ class AccessStore(Protocol):
 
     async def is_revoked(self, key_id: KeyId) -> bool:
         """True for keys that are not known, too."""
+
+
+class PeopleTokens(Protocol):
+    async def verify(self, token: str, oidc: Oidc, now: datetime) -> Mapping[str, Any]:
+        """The claims of a good access token of this provider.  Raises `Rejected` for any other,
+        `Unavailable` when the provider's keys cannot be had."""
 
 
 class TokenMaker(Protocol):

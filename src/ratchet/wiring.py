@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.mlflow import MlflowTracker, NoTracker
 from ratchet.adapters.objects import ObstoreObjects
+from ratchet.adapters.oidc import OidcTokens
 from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
@@ -99,6 +100,7 @@ def build(settings: Settings) -> Parts:
         access=AccessParts(
             store=keys,
             tokens=Tokens(settings.secret),
+            people=OidcTokens(),
             projects=projects,
             audit=audit,
             clock=clock,
@@ -107,13 +109,7 @@ def build(settings: Settings) -> Parts:
         engines=engines,
         gateway=PostgresGateway(database),
         records=PostgresRecords(database),
-        ledger=LedgerParts(
-            ledger=PostgresLedger(database),
-            projects=projects,
-            keys=keys,
-            audit=audit,
-            clock=clock,
-        ),
+        ledger=LedgerParts(PostgresLedger(database), projects, keys, audit, clock),
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
     )

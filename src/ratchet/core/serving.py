@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.errors import Rejected
 
 MEBIBYTE = 1024 * 1024
@@ -82,6 +83,29 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a group of the identity provider may do with this project."""
+
+    models: tuple[str, ...] = (ANY_MODEL,)
+    scopes: tuple[Scope, ...] = (Scope.ANSWERS, Scope.MODELS)
+    role: Role | None = None
+    """Set for groups that steer the control plane, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oidc:
+    """Access tokens (JWT) of an identity provider, accepted beside keys."""
+
+    issuer: str
+    audience: str
+    jwks_url: str
+    """Where the provider's public keys are; fetched and kept by whoever checks."""
+    claim: str = "groups"
+    """Names the groups: a list, or words in one text, as `scope` has them."""
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """A project's promises to its clients."""
 
@@ -100,6 +124,7 @@ class Serving:
     """Principals that always get the baseline and so take part in no experiment."""
     sticky: Sticky = Sticky.HEADER
     fallback: Fallback | None = None
+    oidc: Oidc | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.body_bytes_max <= BODY_BYTES_LIMIT:
@@ -114,8 +139,17 @@ class Serving:
 
 def to_json(serving: Serving) -> dict[str, Any]:
     """As it is stored and sent to gateways."""
-    value = asdict(serving)
-    return {**value, "access": serving.access.value, "sticky": serving.sticky.value}
+    value = {**asdict(serving), "access": serving.access.value, "sticky": serving.sticky.value}
+    if serving.oidc is not None:
+        value["oidc"]["grants"] = {
+            group: {
+                "models": list(grant.models),
+                "scopes": [scope.value for scope in grant.scopes],
+                "role": None if grant.role is None else grant.role.value,
+            }
+            for group, grant in serving.oidc.grants.items()
+        }
+    return value
 
 
 def from_json(value: Mapping[str, Any]) -> Serving:
@@ -128,9 +162,30 @@ def from_json(value: Mapping[str, Any]) -> Serving:
     known["access"] = Access(known.get("access", Access.KEYS.value))
     known["sticky"] = Sticky(known.get("sticky", Sticky.HEADER.value))
     known["timeouts"] = Timeouts(**known.get("timeouts", {}))
+    oidc = known.get("oidc")
+    known["oidc"] = _oidc(oidc) if oidc else None
     fallback = known.get("fallback")
     known["fallback"] = Fallback(**fallback) if fallback else None
     return Serving(**known)
+
+
+def _oidc(value: Mapping[str, Any]) -> Oidc:
+    grants = {
+        group: Grant(
+            models=tuple(grant["models"]),
+            scopes=tuple(Scope(scope) for scope in grant["scopes"]),
+            role=None if grant["role"] is None else Role(grant["role"]),
+        )
+        for group, grant in value["grants"].items()
+    }
+    return Oidc(**{**value, "grants": grants})
+
+
+def groups_of(claim: object) -> frozenset[str]:
+    """Groups as a claim says them: a list, or words in one text."""
+    if isinstance(claim, str):
+        return frozenset(claim.split())
+    return frozenset(map(str, claim)) if isinstance(claim, list | tuple) else frozenset()
 
 
 def difference(old: Serving, new: Serving) -> tuple[str, str]:

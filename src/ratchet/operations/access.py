@@ -18,9 +18,10 @@ from ratchet.core.access import (
     refusal,
 )
 from ratchet.core.errors import Rejected, Unavailable
+from ratchet.core.serving import groups_of
 from ratchet.kit.clock import Clock
 from ratchet.kit.ids import new_id
-from ratchet.ports import AccessStore, Audit, ProjectStore, SigningKey, TokenMaker
+from ratchet.ports import AccessStore, Audit, PeopleTokens, ProjectStore, SigningKey, TokenMaker
 
 HINT_CHARACTERS = 6
 
@@ -29,6 +30,7 @@ HINT_CHARACTERS = 6
 class AccessParts:
     store: AccessStore
     tokens: TokenMaker
+    people: PeopleTokens
     projects: ProjectStore
     audit: Audit
     clock: Clock
@@ -147,6 +149,27 @@ async def authenticate(token: str, parts: AccessParts) -> Caller:
     if await parts.store.is_revoked(KeyId(str(claims["jti"]))):
         raise Rejected("this key is not valid or was revoked")
     return caller_of(claims)
+
+
+async def authenticate_person(token: str, parts: AccessParts) -> Caller:
+    """Who an identity provider's access token speaks for: the highest role of its groups.
+
+    Raises `Rejected`, and `Unavailable` when the provider's keys cannot be had.
+    """
+    now = parts.clock.now()
+    for project in await parts.projects.listing():
+        oidc = project.serving.oidc
+        if oidc is None:
+            continue
+        claims = await parts.people.verify(token, oidc, now)
+        groups = groups_of(claims.get(oidc.claim))
+        roles = [grant.role for group, grant in oidc.grants.items() if group in groups]
+        order = list(Role)
+        role = max(filter(None, roles), key=order.index, default=None)
+        if role is None:
+            raise Rejected("no group of this access token has a role here (gateway.oidc.groups)")
+        return Caller(name=str(claims["sub"]), role=role, project=project.name)
+    raise Rejected("this token is not the one of the state directory, nor a key")
 
 
 async def prepare(parts: AccessParts) -> None:

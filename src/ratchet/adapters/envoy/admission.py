@@ -10,10 +10,12 @@ config discovery): a rotation or a revocation replaces a file and touches no rou
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from ratchet.adapters.envoy.words import ENVOY, HTTP_FILTERS, Resource
 from ratchet.core.access import ANY_MODEL, ISSUER, KEY_PREFIX, Admission, Scope
+from ratchet.core.serving import Oidc
 
 JWT = f"{HTTP_FILTERS}jwt_authn.v3.JwtAuthentication"
 _JWT_ROUTE = f"{HTTP_FILTERS}jwt_authn.v3.PerRouteConfig"
@@ -29,6 +31,9 @@ PRINCIPAL_HEADER = "x-ratchet-principal"
 IDENTITY, REVOKED, PERMITTED = "identity", "revoked", "permitted"
 _REQUIREMENT = "keys"
 _CLAIMS = "claims"
+_OIDC = "oidc"
+JWKS_CLUSTER = "oidc-keys"
+JWKS_CACHE_SECONDS = 300
 # Clocks of gateway and control plane may differ by this much.
 CLOCK_SKEW_SECONDS = 10
 # For each worker thread of Envoy, about a kilobyte each.
@@ -56,34 +61,64 @@ def strip_claims() -> list[Resource]:
     ]
 
 
-def identity(admission: Admission | None) -> Resource:
+def identity(admission: Admission | None, oidc: Oidc | None) -> Resource:
+    """Checks signatures and ages: of our keys, and of an identity provider's access tokens."""
     if admission is None or not admission.jwks:
         return {"@type": JWT}
     keys = {"keys": [dict(key) for key in admission.jwks]}
-    provider = {
+    ours = {
         "issuer": ISSUER,
         "local_jwks": {"inline_string": json.dumps(keys, sort_keys=True)},
         "from_headers": [{"name": "authorization", "value_prefix": f"Bearer {KEY_PREFIX}"}],
-        # Engines must not see keys.
-        "forward": False,
-        "payload_in_metadata": _CLAIMS,
-        "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         # A signature costs more than all the rest; one that was good stays good.  Age is checked
         # every time.
         "jwt_cache_config": {"jwt_cache_size": REMEMBERED_TOKENS},
-        # Routes that look at a claim come into question only now.
-        "clear_route_cache": True,
-        "claim_to_headers": [
-            {"header_name": KEY_HEADER, "claim_name": "jti"},
-            {"header_name": TIER_HEADER, "claim_name": "tier"},
-            {"header_name": PRINCIPAL_HEADER, "claim_name": "sub"},
-        ],
+        "claim_to_headers": _headers("jti"),
+        **_COMMON,
     }
+    if oidc is None:
+        return {
+            "@type": JWT,
+            "providers": {ISSUER: ours},
+            "requirement_map": {_REQUIREMENT: {"provider_name": ISSUER}},
+        }
+    theirs = {
+        "issuer": oidc.issuer,
+        "audiences": [oidc.audience],
+        "remote_jwks": {
+            "http_uri": {"uri": oidc.jwks_url, "cluster": JWKS_CLUSTER, "timeout": "5s"},
+            "cache_duration": f"{JWKS_CACHE_SECONDS}s",
+            "async_fetch": {"fast_listener": True},
+        },
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        # Limits, usage and revocation go by who it is.
+        "claim_to_headers": _headers("sub"),
+        **_COMMON,
+    }
+    either = {"requirements": [{"provider_name": name} for name in (ISSUER, _OIDC)]}
     return {
         "@type": JWT,
-        "providers": {ISSUER: provider},
-        "requirement_map": {_REQUIREMENT: {"provider_name": ISSUER}},
+        "providers": {ISSUER: ours, _OIDC: theirs},
+        "requirement_map": {_REQUIREMENT: {"requires_any": either}},
     }
+
+
+_COMMON = {
+    # Engines must not see tokens.
+    "forward": False,
+    "payload_in_metadata": _CLAIMS,
+    "clock_skew_seconds": CLOCK_SKEW_SECONDS,
+    # Routes that look at a claim come into question only now.
+    "clear_route_cache": True,
+}
+
+
+def _headers(key_claim: str) -> list[Resource]:
+    return [
+        {"header_name": KEY_HEADER, "claim_name": key_claim},
+        {"header_name": TIER_HEADER, "claim_name": "tier"},
+        {"header_name": PRINCIPAL_HEADER, "claim_name": "sub"},
+    ]
 
 
 def revoked(admission: Admission | None) -> Resource:
@@ -109,21 +144,47 @@ def _action(name: str, verdict: str) -> Resource:
     return {"action": {"name": "verdict", "typed_config": config}}
 
 
-def on_route(admission: Admission, scopes: Sequence[Scope], body_bytes_max: int) -> Resource:
+def on_route(
+    admission: Admission, oidc: Oidc | None, scopes: Sequence[Scope], body_bytes_max: int
+) -> Resource:
     """What a route to engines asks of a request and of who sends it."""
     policies = {"too-large": _larger_than(body_bytes_max)}
     filters: Resource = {}
     if not admission.is_open:
-        served = [admission.served_name, ANY_MODEL]
+        served = {admission.served_name, ANY_MODEL}
+        grants = {} if oidc is None else oidc.grants
+        ours = _claim("iss", ISSUER)
+
+        def allowed(condition: Resource, groups: Iterable[str]) -> Resource:
+            one_of = [_all_of(ours, condition)]
+            if oidc is not None:
+                one_of.append(_all_of(_claim("iss", oidc.issuer), _in_groups(oidc.claim, groups)))
+            return _deny_unless(_any_of(*one_of))
+
         policies |= {
-            "other-project": _deny(_claim("project", admission.project)),
-            "other-model": _deny(*(_listed("models", name) for name in served)),
-            "no-scope": _deny_without([_listed("scopes", scope.value) for scope in scopes]),
+            "other-project": allowed(_claim("project", admission.project), grants),
+            "other-model": allowed(
+                _any_of(*(_listed("models", name) for name in sorted(served))),
+                [group for group, grant in grants.items() if served & set(grant.models)],
+            ),
+            "no-scope": allowed(
+                _all_of(*(_listed("scopes", scope.value) for scope in scopes)),
+                [group for group, grant in grants.items() if set(scopes) <= set(grant.scopes)],
+            ),
         }
         filters[IDENTITY] = {"@type": _JWT_ROUTE, "requirement_name": _REQUIREMENT}
     rules = {"rules": {"action": "DENY", "policies": policies}}
     filters[PERMITTED] = {"@type": _RBAC_ROUTE, "rbac": rules}
     return filters
+
+
+def _in_groups(claim: str, groups: Iterable[str]) -> Resource:
+    """The claim names one of the groups: in a list, or as a word of a text."""
+    one_of = []
+    for group in sorted(groups):
+        word = {"google_re2": {}, "regex": f"(.* )?{re.escape(group)}( .*)?"}
+        one_of += [_listed(claim, group), _metadata(claim, {"string_match": {"safe_regex": word}})]
+    return _any_of(*one_of) if one_of else {"not_id": {"any": True}}
 
 
 def _larger_than(bytes_max: int) -> Resource:
@@ -134,20 +195,17 @@ def _larger_than(bytes_max: int) -> Resource:
     }
 
 
-def _deny_without(all_of: Sequence[Resource]) -> Resource:
-    """Refuse who does not fulfil every condition."""
-    return {
-        "permissions": [{"any": True}],
-        "principals": [{"not_id": {"and_ids": {"ids": list(all_of)}}}],
-    }
+def _deny_unless(condition: Resource) -> Resource:
+    """A claim that is missing fulfils nothing."""
+    return {"permissions": [{"any": True}], "principals": [{"not_id": condition}]}
 
 
-def _deny(*one_of: Resource) -> Resource:
-    """Refuse who fulfils none of the conditions.  A claim that is missing fulfils nothing."""
-    return {
-        "permissions": [{"any": True}],
-        "principals": [{"not_id": {"or_ids": {"ids": list(one_of)}}}],
-    }
+def _any_of(*conditions: Resource) -> Resource:
+    return {"or_ids": {"ids": list(conditions)}}
+
+
+def _all_of(*conditions: Resource) -> Resource:
+    return {"and_ids": {"ids": list(conditions)}}
 
 
 def _claim(name: str, value: str) -> Resource:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ratchet.adapters.envoy.admission import JWKS_CLUSTER
 from ratchet.adapters.envoy.words import (
     ENVOY,
     FALLBACK,
@@ -22,7 +23,6 @@ from ratchet.adapters.envoy.words import (
 )
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import Endpoint, GatewaySnapshot
-from ratchet.core.serving import Fallback
 
 CONNECTIONS_MAX = 8192
 FLOW_BYTES = 8 * 1024 * 1024
@@ -50,7 +50,9 @@ def clusters(
     made = [_engines(version, snapshot, folder) for version in versions]
     fallback = snapshot.serving.fallback
     if fallback is not None and snapshot.arms:
-        made += [_engines_or_fallback(snapshot), _door(folder), _outside(fallback)]
+        made += [_engines_or_fallback(snapshot), _door(folder), _server(OUTSIDE, fallback.url)]
+    if snapshot.serving.oidc is not None:
+        made.append(_server(JWKS_CLUSTER, snapshot.serving.oidc.jwks_url))
     return made
 
 
@@ -158,23 +160,24 @@ def _door(folder: Path) -> Resource:
     }
 
 
-def _outside(fallback: Fallback) -> Resource:
-    url = urlsplit(fallback.url)
-    host = url.hostname or ""
-    port = url.port or (443 if url.scheme == "https" else 80)
-    endpoint = {"address": address(host, port), "hostname": url.netloc}
+def _server(name: str, url: str) -> Resource:
+    """One server out there, over TLS where its url says so."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    endpoint = {"address": address(host, port), "hostname": parts.netloc}
     made: Resource = {
         "@type": f"{ENVOY}config.cluster.v3.Cluster",
-        "name": OUTSIDE,
+        "name": name,
         "type": "STRICT_DNS",
         "connect_timeout": "3s",
         "load_assignment": {
-            "cluster_name": OUTSIDE,
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
         },
         "typed_extension_protocol_options": _http1(),
     }
-    if url.scheme == "https":
+    if parts.scheme == "https":
         made["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {

@@ -13,7 +13,11 @@ from ratchet.adapters.envoy.words import ENVOY, Resource, file_source
 from ratchet.core.routing import GatewaySnapshot
 
 _MAKERS: Mapping[str, Callable[[GatewaySnapshot | None], Resource]] = {
-    admission.IDENTITY: lambda s: admission.identity(None if s is None else s.admission),
+    admission.IDENTITY: lambda s: (
+        admission.identity(None, None)
+        if s is None
+        else admission.identity(s.admission, s.serving.oidc)
+    ),
     admission.REVOKED: lambda s: admission.revoked(None if s is None else s.admission),
     limits.LIMITS: lambda s: (
         limits.limits(None, 1) if s is None else limits.limits(s.serving, s.gateways)

@@ -141,7 +141,7 @@ def _way(
 ) -> Resource:
     serving, timeouts = snapshot.serving, snapshot.serving.timeouts
     headers = [{"name": key, "string_match": {"exact": value}} for key, value in where.items()]
-    filters = admission.on_route(snapshot.admission, scopes, serving.body_bytes_max)
+    filters = admission.on_route(snapshot.admission, serving.oidc, scopes, serving.body_bytes_max)
     filters[UNMEASURED] = {
         "@type": _BUFFER_ROUTE,
         "buffer": {"max_request_bytes": serving.body_bytes_max},

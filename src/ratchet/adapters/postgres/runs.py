@@ -73,15 +73,10 @@ class PostgresProjects:
 
     async def find(self, name: str) -> Project | None:
         row = await self._db.one("get_project", name=name)
-        if row is None:
-            return None
-        return Project(
-            name=row["name"],
-            served_name=row["served_name"],
-            base=row["base"],
-            baseline=row["baseline_version"],
-            serving=from_json(row["serving"]),
-        )
+        return None if row is None else _project(row)
+
+    async def listing(self) -> list[Project]:
+        return [_project(row) for row in await self._db.all("list_projects")]
 
     async def first_baseline(self, version: Version, now: datetime) -> None:
         arms = Jsonb([{"version": version.id, "weight": WEIGHT_TOTAL}])
@@ -111,6 +106,16 @@ def version_row(version: Version) -> dict[str, object]:
         "report": Jsonb(version.report),
         "run_id": version.run_id,
     }
+
+
+def _project(row: Row) -> Project:
+    return Project(
+        name=row["name"],
+        served_name=row["served_name"],
+        base=row["base"],
+        baseline=row["baseline_version"],
+        serving=from_json(row["serving"]),
+    )
 
 
 class PostgresRuns:

@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.core.serving import ANY_TIER, BODY_BYTES_LIMIT, MEBIBYTE, Fallback, Rate
+from ratchet.core.access import ANY_MODEL, Role, Scope
+from ratchet.core.serving import (
+    ANY_TIER,
+    BODY_BYTES_LIMIT,
+    MEBIBYTE,
+    Fallback,
+    Grant,
+    Oidc,
+    Rate,
+)
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -155,6 +164,42 @@ def _fallback(value: Any) -> Fallback:
     return Fallback(url=url.rstrip("/"), key_variable=key.removeprefix("$"))
 
 
+def _oidc(value: Any) -> Oidc:
+    wanted = "{issuer, audience, jwks: https://..., claim: groups, groups: {NAME: {...}}}"
+    keys = {"issuer", "audience", "jwks", "claim", "groups"}
+    if not isinstance(value, dict) or not set(value) <= keys or not keys - {"claim"} <= set(value):
+        raise Unfit(wanted)
+    texts = {key: value.get(key, "groups") for key in ("issuer", "audience", "jwks", "claim")}
+    if not all(isinstance(text, str) and text for text in texts.values()):
+        raise Unfit(wanted)
+    if not texts["jwks"].startswith(("https://", "http://")):
+        raise Unfit("jwks: the url of the provider's public keys")
+    if not isinstance(value["groups"], dict) or not value["groups"]:
+        raise Unfit("groups: what each may do, like {ml: {models: ['*']}}")
+    return Oidc(
+        issuer=texts["issuer"],
+        audience=texts["audience"],
+        jwks_url=texts["jwks"],
+        claim=texts["claim"],
+        grants={str(name): _grant(grant) for name, grant in value["groups"].items()},
+    )
+
+
+def _grant(value: Any) -> Grant:
+    value = {} if value is None else value
+    if not isinstance(value, dict) or not set(value) <= {"models", "scopes", "role"}:
+        raise Unfit("of a group: models, scopes and role")
+    try:
+        return Grant(
+            models=_texts(value.get("models", [ANY_MODEL])),
+            scopes=tuple(map(Scope, value.get("scopes", ["answers", "models"]))),
+            role=Role(value["role"]) if "role" in value else None,
+        )
+    except ValueError:
+        scopes, roles = ([each.value for each in kind] for kind in (Scope, Role))
+        raise Unfit(f"scopes among {scopes}, a role among {roles}") from None
+
+
 def _base(value: Any) -> str:
     """`{package: name}`, `hf://org/name` or a path; the file's folder is added to paths later."""
     if isinstance(value, dict):
@@ -252,6 +297,23 @@ FIELDS: Mapping[str, Field] = {
         {"enum": ["header", "user"]},
         "What names a conversation: the header x-ratchet-conversation, or else also `user` or "
         "`metadata.conversation_id` of the body, which is then buffered. Default header.",
+    ),
+    "gateway.oidc": Field(
+        _oidc,
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["issuer", "audience", "jwks", "groups"],
+            "properties": {
+                "issuer": _STRING,
+                "audience": _STRING,
+                "jwks": _STRING,
+                "claim": _STRING,
+                "groups": {"type": "object"},
+            },
+        },
+        "Access tokens of an identity provider, besides keys: {issuer, audience, jwks, claim, "
+        "groups: {NAME: {models, scopes, role}}}.",
     ),
     "gateway.fallback": Field(
         _fallback,

@@ -145,6 +145,7 @@ def _serving(values: Mapping[str, Any]) -> Serving:
         priority_tiers="priority_tiers",
         pinned="pinned",
         fallback="fallback",
+        oidc="oidc",
     )
     return Serving(
         access=Access(values.get("gateway.access", "keys")),

@@ -1,8 +1,9 @@
 """Who is calling, and whether they may.
 
-A caller shows the token of the state directory, which is the administrator of this machine, or a
-key with a role.  Reading without either is allowed: the port is on loopback, and there is no login
-for the console yet.  A token that is shown must be good, also for reading.
+A caller shows the token of the state directory, which is the administrator of this machine, a key
+with a role, or an access token of the project's identity provider whose groups have one.  Reading
+without any is allowed: the port is on loopback, and there is no login for the console yet.  A token
+that is shown must be good, also for reading.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fastapi import HTTPException, Request
 from ratchet.core.access import KEY_PREFIX, Caller, Permission, Role, refusal
 from ratchet.core.errors import Rejected
 from ratchet.kit.secret import Secret
-from ratchet.operations.access import AccessParts, authenticate
+from ratchet.operations.access import AccessParts, authenticate, authenticate_person
 
 LOCAL = Caller(name="local", role=Role.ADMIN)
 ANYBODY = Caller(name="anybody", role=Role.VIEWER)
@@ -54,7 +55,7 @@ class Auth:
             return LOCAL
         try:
             if not token.startswith(KEY_PREFIX):
-                raise Rejected("this token is not the one of the state directory, nor a key")
+                return await authenticate_person(token, self._access)
             return await authenticate(token, self._access)
         except Rejected as error:
             raise HTTPException(401, str(error), {"www-authenticate": "Bearer"}) from error
