@@ -176,7 +176,7 @@ class Upstream(ThreadingHTTPServer):
 
 
 @contextmanager
-def running_gateway(tls: Tls | None = None) -> Iterator[Gateway]:
+def running_gateway(tls: Tls | None = None, **more: Any) -> Iterator[Gateway]:
     upstream = Upstream()
     with tempfile.TemporaryDirectory(prefix="ratchet-gw-") as root:
         folder = Path(root)
@@ -186,6 +186,7 @@ def running_gateway(tls: Tls | None = None) -> Iterator[Gateway]:
             admin_socket=folder / "admin.sock",
             folder=folder / "xds",
             tls=tls,
+            **more,
         )
         prepare(places, folder / "boot.json")
         with (folder / "log").open("wb") as log:

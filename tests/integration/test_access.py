@@ -272,3 +272,16 @@ def test_another_secret_cannot_sign_and_says_what_to_do(database_url: str, tmp_p
 def test_a_secret_of_the_wrong_size_is_refused_at_the_start(secret: str, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="32 random bytes in base64"):
         build(settings("postgresql://x", tmp_path, secret))
+
+
+def test_text_that_no_column_holds_is_refused_and_not_a_server_error(
+    database_url: str, tmp_path: Path
+) -> None:
+    async def scenario(api: Api) -> None:
+        nul = await api("GET", "/versions?project=%00")
+        half = await api("POST", "/projects", spec="project: \x07", path="/x/ratchet.yaml")
+
+        assert (nul.status_code, half.status_code) == (422, 422)
+        assert "YAML" in half.json()["detail"]
+
+    with_api(database_url, tmp_path, scenario)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ratchet.adapters.envoy import admission, conversation, discovered, records, usage
 from ratchet.adapters.envoy.replies import local_replies
@@ -17,6 +18,7 @@ from ratchet.adapters.envoy.words import (
     ENVOY,
     FALLBACK,
     HTTP_FILTERS,
+    HTTP_OPTIONS,
     Resource,
     address,
     door_socket,
@@ -36,6 +38,7 @@ _HEADER_INPUT = f"{ENVOY}type.matcher.v3.HttpRequestHeaderMatchInput"
 _BUFFER = f"{HTTP_FILTERS}buffer.v3.Buffer"
 
 UNMEASURED = "unmeasured"
+COLLECTOR = "traces"
 CONNECTIONS_MAX = 20_000
 # A reader that is slow makes its engine wait above this; not a limit of what may pass.
 FLOW_BYTES = 8 * MEBIBYTE
@@ -60,6 +63,10 @@ class GatewayPlaces:
     admin_socket: Path
     folder: Path
     tls: Tls | None = None
+    metrics_port: int = 0
+    """Where Prometheus finds Envoy's own numbers, on loopback; 0 for nowhere."""
+    otlp: tuple[str, int] | None = None
+    """Host and port of a collector of OpenTelemetry traces (OTLP over gRPC)."""
 
 
 def bootstrap(places: GatewayPlaces) -> Resource:
@@ -67,7 +74,15 @@ def bootstrap(places: GatewayPlaces) -> Resource:
         "node": {"id": f"gateway-{places.port}", "cluster": "ratchet"},
         "admin": {"address": {"pipe": {"path": str(places.admin_socket), "mode": 0o600}}},
         "static_resources": {
-            "listeners": [_listener(places), _door(places)],
+            "listeners": [
+                _listener(places),
+                _door(places),
+                *([_metrics(places)] if places.metrics_port else []),
+            ],
+            "clusters": [
+                *([_pipe("admin", places.admin_socket)] if places.metrics_port else []),
+                *([_collector(*places.otlp)] if places.otlp else []),
+            ],
         },
         "dynamic_resources": {"cds_config": file_source(places.folder / "cds.json")},
         "overload_manager": {
@@ -104,6 +119,24 @@ def _listener(places: GatewayPlaces) -> Resource:
 
 
 def _manager(places: GatewayPlaces) -> Resource:
+    manager = _main_manager(places)
+    if places.otlp is not None:
+        # Goes on with the client's trace and hands it to the engine (`traceparent`).
+        manager["tracing"] = {
+            "spawn_upstream_span": True,
+            "provider": {
+                "name": "envoy.tracers.opentelemetry",
+                "typed_config": {
+                    "@type": f"{ENVOY}config.trace.v3.OpenTelemetryConfig",
+                    "grpc_service": {"envoy_grpc": {"cluster_name": COLLECTOR}, "timeout": "1s"},
+                    "service_name": "ratchet-gateway",
+                },
+            },
+        }
+    return manager
+
+
+def _main_manager(places: GatewayPlaces) -> Resource:
     return {
         "@type": _HCM,
         "stat_prefix": "gateway",
@@ -137,6 +170,65 @@ def _manager(places: GatewayPlaces) -> Resource:
                 "typed_config": {"@type": f"{HTTP_FILTERS}router.v3.Router"},
             },
         ],
+    }
+
+
+def _metrics(places: GatewayPlaces) -> Resource:
+    """Envoy's own numbers for Prometheus, and nothing else of its admin interface."""
+    route = {
+        "match": {"path": "/metrics"},
+        "route": {"cluster": "admin", "prefix_rewrite": "/stats/prometheus"},
+    }
+    manager = {
+        "@type": _HCM,
+        "stat_prefix": "metrics",
+        "route_config": {
+            "name": "metrics",
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{HTTP_FILTERS}router.v3.Router"},
+            }
+        ],
+    }
+    name = "envoy.filters.network.http_connection_manager"
+    return {
+        "name": "metrics",
+        "address": address("127.0.0.1", places.metrics_port),
+        "filter_chains": [{"filters": [{"name": name, "typed_config": manager}]}],
+    }
+
+
+def _pipe(name: str, socket: Path) -> Resource:
+    endpoint = {"address": {"pipe": {"path": str(socket)}}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+        },
+    }
+
+
+def _collector(host: str, port: int) -> Resource:
+    endpoint = {"address": address(host, port)}
+    return {
+        "name": COLLECTOR,
+        "type": "STRICT_DNS",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": COLLECTOR,
+            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+        },
     }
 
 
@@ -275,3 +367,17 @@ def tls_of(env: Mapping[str, str]) -> Tls | None:
         if file is not None and not file.is_file():
             raise Rejected(f"{name}: found no file {file}, expected one in PEM form")
     return Tls(certificate.absolute(), key.absolute(), client_ca and client_ca.absolute())
+
+
+def otlp_of(env: Mapping[str, str]) -> tuple[str, int] | None:
+    """`OTEL_EXPORTER_OTLP_ENDPOINT`, as OpenTelemetry names it; only OTLP over gRPC, without TLS.
+
+    Raises `Rejected` for an address without a port.
+    """
+    url = env.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or not parts.port:
+        raise Rejected(f"OTEL_EXPORTER_OTLP_ENDPOINT: found {url!r}, expected http://host:4317")
+    return parts.hostname, parts.port

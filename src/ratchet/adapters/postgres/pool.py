@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ratchet.core.errors import Conflict, Unavailable
+from ratchet.core.errors import Conflict, Rejected, Unavailable
 
 Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[Row]
@@ -62,12 +62,15 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction.  Translates psycopg's errors: lost server `Unavailable`, lost race
-        `Conflict`."""
+        `Conflict`, a value that no column holds `Rejected`."""
         try:
             async with self._pool.connection() as connection, connection.transaction():
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            # Text with a NUL or half a character, a number out of range: no column holds it.
+            raise Rejected(f"PostgreSQL cannot hold this value: {error}") from error
         except psycopg.errors.UniqueViolation as error:
             raise Conflict(str(error.diag.message_detail or error)) from error
 

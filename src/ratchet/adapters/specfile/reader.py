@@ -176,6 +176,10 @@ class _Reader:
             found = str(error.problem)
             self.problems.append(Problem(self.file, line, column, "YAML", found, "valid YAML"))
             return
+        except (yaml.YAMLError, UnicodeError) as error:
+            found = str(error).splitlines()[0]
+            self.problems.append(Problem(self.file, 1, 1, "YAML", found, "text in UTF-8"))
+            return
         if not isinstance(root, yaml.MappingNode):
             self.problems.append(
                 Problem(self.file, 1, 1, "file", "no mapping", "keys such as `project:`")

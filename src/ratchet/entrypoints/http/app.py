@@ -24,6 +24,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
         version=__version__,
         docs_url=f"{API}/docs",
         openapi_url=f"{API}/openapi.json",
+        responses=errors.RESPONSES,
     )
     errors.install(app)
     # A page on the internet must not reach this port through a name of its own.

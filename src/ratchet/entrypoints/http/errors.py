@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ratchet.core.errors import Conflict, NotFound, RatchetError, Rejected, Unavailable
@@ -19,8 +21,35 @@ STATUS: dict[type[RatchetError], int] = {
 }
 
 
+class Problem(BaseModel):
+    """Problem details (RFC 9457); `detail` is a sentence for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+_MEANINGS = {
+    400: "The request cannot be read.",
+    401: "No token, or one that is no good.",
+    403: "A good token that may not do this.",
+    404: "Something that is named does not exist.",
+    409: "Somebody else changed it first: read again.",
+    422: "The input breaks a rule; it says which.",
+    503: "PostgreSQL or another system does not answer: try again.",
+}
+_BODY = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": meaning, "content": _BODY} for status, meaning in _MEANINGS.items()
+}
+"""What every call may answer besides its own."""
+
+
 def problem(status: int, title: str, detail: str) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    # What was wrong may be half a character, and is shown.
+    shown = detail.encode(errors="backslashreplace").decode()
+    body = {"type": "about:blank", "title": title, "status": status, "detail": shown}
     headers = {"retry-after": "1"} if status == 503 else None
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 

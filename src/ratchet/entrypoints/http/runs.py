@@ -23,7 +23,9 @@ class SpecBody(BaseModel):
     """A spec file as text, and where its relative paths start."""
 
     spec: str
-    path: str = Field(description="absolute path of the spec file on the server's machine")
+    path: str = Field(
+        pattern=r"^/[^\x00]*$", description="absolute path of the spec file on the server's machine"
+    )
 
 
 class RunBody(SpecBody):

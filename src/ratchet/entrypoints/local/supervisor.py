@@ -24,7 +24,7 @@ import structlog
 
 from ratchet.adapters.envoy.drain import drain
 from ratchet.adapters.envoy.files import prepare
-from ratchet.adapters.envoy.listener import GatewayPlaces, tls_of
+from ratchet.adapters.envoy.listener import GatewayPlaces, otlp_of, tls_of
 from ratchet.adapters.envoy.records import FLUSH_MILLISECONDS
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.grpc.reporter import Reporter
@@ -142,6 +142,8 @@ class Stack:
             admin_socket=self.admin_socket,
             folder=folder / "xds",
             tls=tls_of(self.env),
+            metrics_port=int(self.env.get("RATCHET_GATEWAY_METRICS_PORT", "0")),
+            otlp=otlp_of(self.env),
         )
         boot = folder / "bootstrap.json"
         prepare(places, boot)
