@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import openai
 import pytest
 
 from tests.e2e.stack import Stack, ask
+from tests.e2e.test_loop import cli
 
 SCRIPTS = Path(__file__).parents[1] / "conformance"
 FOLDER = Path(__file__).parents[2] / "build" / "openai"
@@ -87,3 +93,52 @@ def _idle(stack: Stack) -> bool:
     port = stack.client().get("/engines")[0]["port"]
     load = httpx.get(f"http://127.0.0.1:{port}/health").json()
     return (load["running"], load["waiting"]) == (0, 0)
+
+
+def test_a_new_envoy_takes_over_and_nothing_is_lost(stack: Stack) -> None:
+    key = stack.client().post("/keys", {"project": "colours", "name": "restart"})["key"]
+    client = openai.OpenAI(base_url=f"{stack.gateway}/v1", api_key=key, max_retries=0)
+    ask_ = [{"role": "user", "content": "the ball is red"}]
+    failed: list[str] = []
+    answered = 0
+    stop = threading.Event()
+
+    def load(stream: bool) -> None:
+        nonlocal answered
+        while not stop.wait(0.02):
+            try:
+                answer = client.chat.completions.create(
+                    model="colours", messages=ask_, max_tokens=20, stream=stream
+                )
+                if stream:
+                    assert list(answer)[-1].choices[0].finish_reason
+                answered += 1
+            except openai.APIError as error:
+                failed.append(repr(error))
+
+    def envoys() -> list[int]:
+        return stack.pids("/envoy ", "bootstrap.json")
+
+    threads = [threading.Thread(target=load, args=(n % 2 == 0,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    before = envoys()
+    done = cli(stack, "gateway", "restart")
+    assert "takes over" in done.stdout
+    stack.until(lambda: len(envoys()) == 2, 10, "two Envoys, old and new")
+    time.sleep(3.0)
+    weight = stack.client().get("/gateways")
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert failed == []
+    assert answered > 20
+    assert weight[0]["rejected"] == ""
+    # A crash of the new one is followed by one that starts its own line.
+    [new] = set(envoys()) - set(before)
+    os.kill(new, signal.SIGKILL)
+    headers = {"authorization": f"Bearer {key}"}
+    models = f"{stack.gateway}/v1/models"
+    back = lambda: httpx.get(models, headers=headers).status_code == 200  # noqa: E731
+    stack.until(back, 15, "the gateway is back")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from ratchet.entrypoints.cli.client import connect, state_of
 
 StateOption = Annotated[Path | None, typer.Option("--state-dir")]
 
-app = typer.Typer(no_args_is_help=True, help="Gateways: list, drain.")
+app = typer.Typer(no_args_is_help=True, help="Gateways: list, drain, restart.")
 
 
 @app.command("list")
@@ -34,6 +36,20 @@ def listing(
             row["gateway"], str(row["applied_revision"]), row["reported_at"][:19], row["rejected"]
         )
     Console().print(table)
+
+
+@app.command("restart")
+def restart_gateway(state_dir: StateOption = None) -> None:
+    """Start a new Envoy that takes over from the old one (hot restart); nothing is lost.
+
+    For a new binary, or settings that Envoy reads at its start, such as TLS.
+    """
+    state = state_of(state_dir)
+    holder = (state.root / "lock").read_text().strip()
+    if not holder.isdigit():
+        raise RatchetError(f"no stack runs in {state.root}")
+    os.kill(int(holder), signal.SIGUSR1)
+    print(f"a new Envoy takes over; see {state.log('envoy')}")
 
 
 @app.command("drain")

