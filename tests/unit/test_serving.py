@@ -8,16 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.core.access import Role
 from ratchet.core.errors import Rejected
 from ratchet.core.serving import (
     Access,
     Fallback,
+    Grant,
+    Oidc,
     Rate,
     Serving,
     Sticky,
     Timeouts,
     difference,
     from_json,
+    groups_of,
     to_json,
 )
 
@@ -43,10 +47,21 @@ def test_a_serving_survives_the_database_and_the_wire() -> None:
         sticky=Sticky.USER,
         timeouts=Timeouts(idle_seconds=5.0),
         fallback=Fallback(url="https://x", key_variable="K"),
+        oidc=Oidc(
+            issuer="i",
+            audience="a",
+            jwks_url="https://i/jwks",
+            grants={"ml": Grant(models=("m",)), "ops": Grant(role=Role.OPERATOR)},
+        ),
     )
 
     assert from_json(json.loads(json.dumps(to_json(serving)))) == serving
     assert from_json({}) == Serving()
+
+
+def test_groups_are_a_list_or_words_in_one_text() -> None:
+    assert groups_of(["ml", "ops"]) == groups_of("ml ops") == {"ml", "ops"}
+    assert groups_of(None) == groups_of(7) == frozenset()
 
 
 def test_only_what_changed_is_told() -> None:
@@ -61,6 +76,7 @@ def test_only_what_changed_is_told() -> None:
     [
         (lambda: Serving(access=Access.OPEN, pinned=("a",)), "need keys"),
         (lambda: Serving(body_bytes_max=0), "max_body"),
+        (lambda: Serving(body_bytes_max=2**30), "at most 64MiB"),
         (lambda: Timeouts(first_byte_seconds=10, total_seconds=5), "idle <= first_byte <= total"),
         (lambda: Rate(0, 1.0), "a rate of 0"),
     ],
