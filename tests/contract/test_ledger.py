@@ -152,3 +152,20 @@ def test_prices_and_budgets_over_http_say_what_is_wrong(database_url: str, tmp_p
         assert {"set budget", "drop budget", "set price"} <= set(changes)
 
     with_api(database_url, tmp_path, scenario)
+
+
+def test_an_engines_journal_is_settled_once_over_http(database_url: str, tmp_path: Path) -> None:
+    async def scenario(api: Api) -> None:
+        at = api.parts.runs.clock.now().timestamp()
+        line = {"request_id": "r", "version": "v_1", "prompt_tokens": 3, "completion_tokens": 4}
+        body = [line | {"at": at, "key_id": "key_1"}]
+
+        first = await api("POST", "/node/answers", answers=body)
+        again = await api("POST", "/node/answers", answers=body)
+        wrong = await api("POST", "/node/answers", answers=[line | {"at": at, "request_id": ""}])
+        stranger = await api("POST", "/node/answers", None, answers=body)
+
+        assert (first.json(), again.json()) == ({"new": 1}, {"new": 0})
+        assert (wrong.status_code, stranger.status_code) == (422, 401)
+
+    with_api(database_url, tmp_path, scenario)

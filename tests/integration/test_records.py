@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import grpc.aio
 import pytest
@@ -23,7 +22,7 @@ from ratchet.entrypoints.metrics import Metrics
 from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.secret import Secret
-from ratchet.ports import AccessRecord, LedgerStore
+from ratchet.ports import AccessRecord
 from ratchet.wire.ratchet.v1 import telemetry_pb2_grpc
 from tests.gateway import VERSION, Gateway, running_gateway
 from tests.integration.test_keys_at_the_gateway import CLOSED, token
@@ -64,8 +63,7 @@ def with_records(
 
     async def run(gateway: Gateway) -> None:
         kept, token_ = Kept(), Secret("t")
-        ledger = cast(LedgerStore, None)  # no engine reports here
-        telemetry = Telemetry(kept, ledger, Metrics(), SystemClock(), token_)
+        telemetry = Telemetry(kept, Metrics(), SystemClock(), token_)
         server = grpc.aio.server()
         telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")

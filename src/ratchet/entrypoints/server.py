@@ -94,9 +94,7 @@ async def _start_grpc(parts: Parts, metrics: Metrics) -> grpc.aio.Server:
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     desk = WorkerDesk(parts.attempts, parts.durable, parts.runs.clock, parts.settings.token)
     worker_pb2_grpc.add_WorkerServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
-    telemetry = Telemetry(
-        parts.records, parts.ledger.ledger, metrics, parts.runs.clock, parts.settings.token
-    )
+    telemetry = Telemetry(parts.records, metrics, parts.runs.clock, parts.settings.token)
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -1,10 +1,8 @@
-"""The other end of `Telemetry`: from an agent or a supervisor to the control plane."""
+"""The other end of `Telemetry`: from an agent to the control plane."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -24,7 +22,7 @@ CALL_SECONDS = 10.0
 
 
 class Reporter:
-    """Sends lines that Envoy or an engine wrote.  Made on the loop that uses it."""
+    """Sends lines that Envoy wrote.  Made on the loop that uses it."""
 
     def __init__(self, address: str, token: Secret, name: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
@@ -46,22 +44,6 @@ class Reporter:
         if records:
             request = pb.ReportRecordsRequest(gateway=self._name, records=records)
             await self._call(self._stub.ReportRecords, request)
-
-    async def answers(self, lines: Sequence[str]) -> None:
-        """Lines of an engine's journal.  Raises `Unavailable`."""
-        answers = []
-        for line in lines:
-            try:
-                told = json.loads(line)
-                at = datetime.fromtimestamp(told.pop("at"), UTC)
-                answer = pb.Answer(**told)
-            except (ValueError, KeyError, TypeError) as error:
-                log.error("answer_unreadable", line=line[:200], because=repr(error))
-                continue
-            answer.answered_at.FromDatetime(at)
-            answers.append(answer)
-        if answers:
-            await self._call(self._stub.ReportAnswers, pb.ReportAnswersRequest(answers=answers))
 
     async def _call(self, method: Any, request: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What gateways and engines report of each request: kept as evidence, settled in the ledger."""
+"""What gateways report of each request: kept as evidence, settled in the ledger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.entrypoints.grpc.worker import check_token
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.kit.clock import Clock
 from ratchet.kit.secret import Secret
-from ratchet.ports import AccessRecord, LedgerStore, RecordSink, Settlement
+from ratchet.ports import AccessRecord, RecordSink
 from ratchet.wire.ratchet.v1 import telemetry_pb2 as pb
 from ratchet.wire.ratchet.v1 import telemetry_pb2_grpc
 
@@ -25,15 +25,8 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
     """Each call is one transaction; a database that is away is UNAVAILABLE, and who reports keeps
     what it has.  So there is no queue here that could overflow or be lost."""
 
-    def __init__(
-        self,
-        records: RecordSink,
-        ledger: LedgerStore,
-        metrics: Metrics,
-        clock: Clock,
-        token: Secret,
-    ) -> None:
-        self._records, self._ledger, self._metrics = records, ledger, metrics
+    def __init__(self, records: RecordSink, metrics: Metrics, clock: Clock, token: Secret) -> None:
+        self._records, self._metrics = records, metrics
         self._clock, self._token = clock, token
 
     async def ReportRecords(  # noqa: N802
@@ -44,24 +37,6 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         new = await _or_unavailable(context, self._records.add(records, self._clock.now()))
         self._metrics.saw(request.gateway, [r for r in records if r.request_id in new])
         return pb.ReportRecordsResponse(new=len(new))
-
-    async def ReportAnswers(  # noqa: N802
-        self, request: pb.ReportAnswersRequest, context: Any
-    ) -> pb.ReportAnswersResponse:
-        await check_token(context, self._token)
-        answers = [
-            Settlement(
-                request_id=answer.request_id,
-                version=VersionId(answer.version),
-                key_id=answer.key_id,
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=answer.completion_tokens,
-                answered_at=answer.answered_at.ToDatetime(tzinfo=UTC),
-            )
-            for answer in request.answers
-        ]
-        work = self._ledger.settle(answers, "engine", self._clock.now())
-        return pb.ReportAnswersResponse(new=await _or_unavailable(context, work))
 
 
 async def _or_unavailable(context: Any, work: Awaitable[_Answer]) -> _Answer:

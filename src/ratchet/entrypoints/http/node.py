@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ratchet.core.artifact import VersionId
 from ratchet.core.run import AttemptId, AttemptState
 from ratchet.entrypoints import snapshots
-from ratchet.ports import EngineReport, GatewayReport
+from ratchet.ports import EngineReport, GatewayReport, Settlement
 from ratchet.wiring import Parts
 
 WAIT_SECONDS_MAX = 20.0
+ANSWERS_MAX = 5_000
 
 
 class AppliedBody(BaseModel):
@@ -32,6 +33,21 @@ class EngineBody(BaseModel):
     port: int | None = None
     because: str = ""
     restarts: int = 0
+
+
+class AnswerBody(BaseModel):
+    """A line of an engine's journal."""
+
+    request_id: str = Field(min_length=1, max_length=200)
+    version: str
+    key_id: str = ""
+    prompt_tokens: int = Field(ge=0, lt=2**31)
+    completion_tokens: int = Field(ge=0, lt=2**31)
+    at: datetime
+
+
+class AnswersBody(BaseModel):
+    answers: list[AnswerBody] = Field(max_length=ANSWERS_MAX)
 
 
 class LostBody(BaseModel):
@@ -99,6 +115,23 @@ def router(parts: Parts) -> APIRouter:
     async def engine(version: str, body: EngineBody) -> None:
         report = EngineReport(**body.model_dump())
         await parts.engines.report(VersionId(version), report, parts.runs.clock.now())
+
+    @api.post("/node/answers")
+    async def answers(body: AnswersBody) -> dict[str, int]:
+        """Settle what engines answered, each once by its request; answers how many were new."""
+        told = [
+            Settlement(
+                request_id=answer.request_id,
+                version=VersionId(answer.version),
+                key_id=answer.key_id,
+                prompt_tokens=answer.prompt_tokens,
+                completion_tokens=answer.completion_tokens,
+                answered_at=answer.at,
+            )
+            for answer in body.answers
+        ]
+        now = parts.runs.clock.now()
+        return {"new": await parts.ledger.ledger.settle(told, "engine", now)}
 
     @api.post("/node/attempts/{attempt_id}/lost", status_code=204)
     async def lost(attempt_id: str, body: LostBody) -> None:

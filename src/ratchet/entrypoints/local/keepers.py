@@ -8,14 +8,16 @@ serves goes on serving, what trains goes on training.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2 as httpx
 import structlog
 
+from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.state import Ports, StateDir, free_port
 
@@ -187,6 +189,27 @@ class Keeper:
         )  # fmt: skip
         child.start()
         self.workers[attempt["id"]] = child
+
+    async def report_answers(self, lines: Sequence[str]) -> None:
+        """Lines of engines' journals.  Raises `Unavailable` when they are to be sent again.
+
+        Over HTTP: gRPC and the forks of a supervisor do not get on.
+        """
+        answers = []
+        for line in lines:
+            try:
+                answers.append(json.loads(line))
+            except ValueError:
+                log.error("answer_unreadable", line=line[:200])
+        try:
+            answer = await self.client.post("/api/v1/node/answers", json={"answers": answers})
+        except httpx.TransportError as error:
+            raise Unavailable(f"control plane does not answer: {error!r}") from error
+        if answer.status_code >= 500:
+            raise Unavailable(f"control plane: {answer.text[:200]}")
+        if answer.status_code >= 400:
+            # Sent again it would be refused again.
+            log.error("answers_refused", lines=len(lines), because=answer.text[:500])
 
     async def _watch_workers(self) -> None:
         for attempt_id, child in list(self.workers.items()):

@@ -27,7 +27,6 @@ from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces, otlp_of, tls_of
 from ratchet.adapters.envoy.records import FLUSH_MILLISECONDS
 from ratchet.core.errors import Conflict, RatchetError, Unavailable
-from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.keepers import Keeper
 from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
@@ -35,7 +34,6 @@ from ratchet.entrypoints.local.privileges import become_unprivileged
 from ratchet.entrypoints.local.state import Ports, StateDir, check_ports, lock
 from ratchet.entrypoints.shipping import ship_folder
 from ratchet.kit.clock import monotonic_seconds
-from ratchet.kit.secret import Secret
 
 log = structlog.get_logger()
 
@@ -64,7 +62,6 @@ class Stack:
     drain_seconds: float = DRAIN_SECONDS
     _epoch: int = 0
     _leaving: Child | None = None
-    _reporter: Reporter | None = None
     _shipping: asyncio.Task[None] | None = None
 
     @property
@@ -97,9 +94,8 @@ class Stack:
         )
         vllm = self.env.get("RATCHET_VLLM_PYTHON", sys.executable)
         self.keeper = Keeper(self.state, self.ports, client, vllm, self.env)
-        self._reporter = Reporter(f"127.0.0.1:{self.ports.grpc}", Secret(token), "engines")
         self._shipping = asyncio.create_task(
-            ship_folder(self.state.folder("usage"), "*.jsonl", self._reporter.answers)
+            ship_folder(self.state.folder("usage"), "*.jsonl", self.keeper.report_answers)
         )
 
     async def _start_stores(self) -> str:
@@ -272,7 +268,6 @@ class Stack:
         if self.keeper is not None:
             workers = self.keeper.workers.values()
             await asyncio.gather(*(child.stop() for child in workers))
-            await self.keeper.client.aclose()
         await self._drain_envoy()
         # The agent ships what Envoy wrote last; the server takes it.
         for name in ("envoy", "agent"):
@@ -280,10 +275,11 @@ class Stack:
                 await self.children[name].stop()
         if self._leaving is not None:
             await self._leaving.stop()
-        if self._shipping is not None and self._reporter is not None:
+        if self._shipping is not None:
             self._shipping.cancel()
             await asyncio.gather(self._shipping, return_exceptions=True)
-            await self._reporter.close()
+        if self.keeper is not None:
+            await self.keeper.client.aclose()
         if "server" in self.children:
             await self.children["server"].stop()
         if self.keeper is not None:

@@ -23,18 +23,6 @@ class ReportRecordsResponse(_message.Message):
     new: int
     def __init__(self, new: _Optional[int] = ...) -> None: ...
 
-class ReportAnswersRequest(_message.Message):
-    __slots__ = ("answers",)
-    ANSWERS_FIELD_NUMBER: _ClassVar[int]
-    answers: _containers.RepeatedCompositeFieldContainer[Answer]
-    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ...) -> None: ...
-
-class ReportAnswersResponse(_message.Message):
-    __slots__ = ("new",)
-    NEW_FIELD_NUMBER: _ClassVar[int]
-    new: int
-    def __init__(self, new: _Optional[int] = ...) -> None: ...
-
 class Record(_message.Message):
     __slots__ = ("request_id", "version", "routed", "route_revision", "conversation", "key_id", "status", "attempts", "first_byte_us", "duration_us", "overhead_us", "bytes_sent", "prompt_tokens", "completion_tokens", "started_at", "flags")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -70,19 +58,3 @@ class Record(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     flags: str
     def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., routed: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ..., key_id: _Optional[str] = ..., status: _Optional[int] = ..., attempts: _Optional[int] = ..., first_byte_us: _Optional[int] = ..., duration_us: _Optional[int] = ..., overhead_us: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[str] = ...) -> None: ...
-
-class Answer(_message.Message):
-    __slots__ = ("request_id", "version", "key_id", "prompt_tokens", "completion_tokens", "answered_at")
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    KEY_ID_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    ANSWERED_AT_FIELD_NUMBER: _ClassVar[int]
-    request_id: str
-    version: str
-    key_id: str
-    prompt_tokens: int
-    completion_tokens: int
-    answered_at: _timestamp_pb2.Timestamp
-    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., key_id: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class TelemetryStub:
-    """What gateways and engines saw of each request.  Every call may be repeated: a request is kept and
-    settled once by its id, whoever tells of it first.
+    """What gateways saw of each request.  Every call may be repeated: a request is kept and settled once
+    by its id.
     """
 
     def __init__(self, channel):
@@ -41,27 +41,15 @@ class TelemetryStub:
                 request_serializer=ratchet_dot_v1_dot_telemetry__pb2.ReportRecordsRequest.SerializeToString,
                 response_deserializer=ratchet_dot_v1_dot_telemetry__pb2.ReportRecordsResponse.FromString,
                 _registered_method=True)
-        self.ReportAnswers = channel.unary_unary(
-                '/ratchet.v1.Telemetry/ReportAnswers',
-                request_serializer=ratchet_dot_v1_dot_telemetry__pb2.ReportAnswersRequest.SerializeToString,
-                response_deserializer=ratchet_dot_v1_dot_telemetry__pb2.ReportAnswersResponse.FromString,
-                _registered_method=True)
 
 
 class TelemetryServicer:
-    """What gateways and engines saw of each request.  Every call may be repeated: a request is kept and
-    settled once by its id, whoever tells of it first.
+    """What gateways saw of each request.  Every call may be repeated: a request is kept and settled once
+    by its id.
     """
 
     def ReportRecords(self, request, context):
         """Answers of a gateway.  UNAVAILABLE: keep them and say it again.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReportAnswers(self, request, context):
-        """Answers of an engine: tokens that it computed, also for clients that did not wait for the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,11 +63,6 @@ def add_TelemetryServicer_to_server(servicer, server):
                     request_deserializer=ratchet_dot_v1_dot_telemetry__pb2.ReportRecordsRequest.FromString,
                     response_serializer=ratchet_dot_v1_dot_telemetry__pb2.ReportRecordsResponse.SerializeToString,
             ),
-            'ReportAnswers': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReportAnswers,
-                    request_deserializer=ratchet_dot_v1_dot_telemetry__pb2.ReportAnswersRequest.FromString,
-                    response_serializer=ratchet_dot_v1_dot_telemetry__pb2.ReportAnswersResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'ratchet.v1.Telemetry', rpc_method_handlers)
@@ -89,8 +72,8 @@ def add_TelemetryServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Telemetry:
-    """What gateways and engines saw of each request.  Every call may be repeated: a request is kept and
-    settled once by its id, whoever tells of it first.
+    """What gateways saw of each request.  Every call may be repeated: a request is kept and settled once
+    by its id.
     """
 
     @staticmethod
@@ -110,33 +93,6 @@ class Telemetry:
             '/ratchet.v1.Telemetry/ReportRecords',
             ratchet_dot_v1_dot_telemetry__pb2.ReportRecordsRequest.SerializeToString,
             ratchet_dot_v1_dot_telemetry__pb2.ReportRecordsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReportAnswers(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/ratchet.v1.Telemetry/ReportAnswers',
-            ratchet_dot_v1_dot_telemetry__pb2.ReportAnswersRequest.SerializeToString,
-            ratchet_dot_v1_dot_telemetry__pb2.ReportAnswersResponse.FromString,
             options,
             channel_credentials,
             insecure,
