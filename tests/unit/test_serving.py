@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratchet.core.access import Role
@@ -27,6 +27,7 @@ from ratchet.core.serving import (
 
 
 @given(st.integers(1, 10_000), st.floats(0.1, 1e5), st.integers(1, 50))
+@example(requests=2, seconds=60.0, gateways=3)
 def test_the_parts_of_a_rate_never_let_in_more_than_the_whole(
     requests: int, seconds: float, gateways: int
 ) -> None:
