@@ -323,7 +323,7 @@ class AccessRecord:
     key_id: str
     """Which key asked; empty where the gateway is open."""
     status: int
-    failed: bool
+    """HTTP; 0 when no answer was given."""
     attempts: int
     first_byte_ms: float
     duration_ms: float
@@ -336,6 +336,11 @@ class AccessRecord:
     flags: str
     """Envoy's own words for what went wrong; empty when nothing did."""
     started_at: datetime
+
+    @property
+    def failed(self) -> bool:
+        """What a retry saved was still a failure of the first attempt."""
+        return self.status >= 500 or self.status == 0 or self.attempts > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -273,7 +273,6 @@ def record(request: str, version: str, revision: int, conversation: str = "") ->
         conversation=conversation,
         key_id="",
         status=200,
-        failed=False,
         attempts=1,
         first_byte_ms=1.0,
         duration_ms=2.0,

@@ -154,6 +154,7 @@ def test_records_wait_in_their_file_while_the_control_plane_is_away() -> None:
 
 def test_a_long_file_is_put_aside_and_no_line_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipping, "ROTATE_BYTES", 3_000)
+    monkeypatch.setattr(shipping, "ASIDE_SECONDS", 0.5)
 
     async def scenario(gateway: Gateway, kept: Kept) -> None:
         for _ in range(8):
@@ -199,3 +200,66 @@ def test_only_whole_lines_are_read_and_a_place_is_kept(tmp_path: Path) -> None:
 
     assert lines == ["one\n", "two\n"]
     assert Tail(file).read()[0] == ["three\n"]
+
+
+def test_a_file_put_aside_by_an_agent_that_was_killed_is_not_deleted_under_its_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "ASIDE_SECONDS", 0.2)
+    file = tmp_path / "records.log"
+    file.write_text("one\n")
+    writer = file.open("a")
+    Tail(file).put_aside()  # and here the agent was killed: the writer was told nothing
+    sent: list[str] = []
+    told = 0
+
+    async def send(lines: Sequence[str]) -> None:
+        sent.extend(lines)
+
+    async def reopen() -> None:
+        nonlocal told, writer
+        told += 1
+        if told == 1:
+            raise Unavailable("Envoy is just starting")
+        if told == 2:
+            writer.write("two\n")
+            writer.close()
+            writer = file.open("a")
+
+    async def run() -> None:
+        task = asyncio.create_task(ship(Tail(file), send, reopen))
+        await asyncio.sleep(1.2)
+        writer.write("three\n")
+        writer.flush()
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    writer.close()
+
+    assert sent == ["one\n", "two\n", "three\n"]
+    assert not Tail(file).aside.file.exists()
+
+
+def test_with_the_control_plane_away_for_long_the_disk_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "BEHIND_BYTES_MAX", 1_000)
+    file = tmp_path / "records.log"
+
+    async def away(_: Sequence[str]) -> None:
+        raise Unavailable("a test says so")
+
+    async def run() -> None:
+        task = asyncio.create_task(ship(Tail(file), away, lambda: asyncio.sleep(0)))
+        for _ in range(30):
+            with file.open("a") as writer:
+                writer.write("x" * 199 + "\n")
+            await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+
+    assert Tail(file).size() + Tail(file).aside.size() < 6_000

@@ -86,7 +86,7 @@ def test_a_collectors_address_is_checked() -> None:
 def record(**changes: Any) -> AccessRecord:
     values: dict[str, Any] = {
         "request_id": "1", "version": VersionId("v_1"), "routed": "arms", "route_revision": 1,
-        "conversation": "", "key_id": "key_1", "status": 200, "failed": False, "attempts": 1,
+        "conversation": "", "key_id": "key_1", "status": 200, "attempts": 1,
         "first_byte_ms": 100.0, "duration_ms": 600.0, "overhead_ms": 0.2, "bytes_sent": 9,
         "prompt_tokens": 7, "completion_tokens": 11, "flags": "",
         "started_at": datetime.now(UTC),

@@ -175,7 +175,7 @@ class World:
                 AccessRecord(
                     request_id=f"q{self.requests}", version=version, route_revision=revision,
                     conversation="", routed="arms", key_id="",
-                    status=500 if failed else 200, failed=failed,
+                    status=500 if failed else 200,
                     attempts=1,
                     overhead_ms=0.1, flags="",
                     first_byte_ms=duration, duration_ms=duration, bytes_sent=1, prompt_tokens=1,

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from ratchet.core.errors import Unavailable
+from ratchet.kit.clock import SystemClock
 
 log = structlog.get_logger()
 
@@ -24,8 +25,12 @@ RETRY_SECONDS_MAX = 2.0
 FOLDER_SECONDS = 0.5
 # A file this long is put aside once all of it is shipped.
 ROTATE_BYTES = 64 * 1024 * 1024
-# With the control plane away for this much, the oldest lines are given up, and counted.
-BEHIND_BYTES_MAX = 2 * 1024 * 1024 * 1024
+# One this long is put aside as it is, and what was put aside before it is given up: with the
+# control plane away for so much, the disk is worth more.
+BEHIND_BYTES_MAX = 1024 * 1024 * 1024
+# A file that was put aside goes when nobody wrote to it for this long; an Envoy that is taken over
+# from has it open for a minute.
+ASIDE_SECONDS = 90.0
 
 
 @dataclass(slots=True)
@@ -33,7 +38,6 @@ class Tail:
     """A place in a file that grows."""
 
     file: Path
-    lost_bytes: int = 0
 
     @property
     def _mark(self) -> Path:
@@ -58,10 +62,6 @@ class Tail:
         if offset > size:
             # Somebody emptied the file.
             offset = 0
-        if size - offset > BEHIND_BYTES_MAX:
-            self.lost_bytes += size - offset
-            log.error("records_given_up", bytes=size - offset, file=str(self.file))
-            offset = size
         lines: list[str] = []
         with self.file.open("rb") as file:
             file.seek(offset)
@@ -77,16 +77,29 @@ class Tail:
         self.file.unlink(missing_ok=True)
         self._mark.unlink(missing_ok=True)
 
-    async def rotate(self, reopen: Callable[[], Awaitable[None]]) -> None:
-        """Begin a new file when this one is long and shipped.  `reopen` makes the writer do so."""
-        if not self.file.exists() or self.file.stat().st_size < ROTATE_BYTES:
-            return
-        aside = self.file.with_suffix(".old")
-        self.file.rename(aside)
-        self._mark.rename(Tail(aside)._mark)
-        await reopen()
-        # What was written before it reopened.
-        await asyncio.sleep(1.0)
+    @property
+    def aside(self) -> Tail:
+        """Where this file goes when it is long."""
+        return Tail(self.file.with_suffix(".old"))
+
+    def size(self) -> int:
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    def idle_seconds(self) -> float:
+        """How long nobody has written to it."""
+        return SystemClock().now().timestamp() - self.file.stat().st_mtime
+
+    def put_aside(self) -> None:
+        """Rename the file with its mark.  Its writer goes on in it until it is told to reopen."""
+        aside = self.aside
+        if unshipped := aside.size() - aside.offset():
+            log.error("records_given_up", bytes=unshipped, file=str(aside.file))
+        aside.delete()
+        # The mark first: killed in between, the file is shipped again from its start, which is
+        # harmless; a mark that stayed would skip the next file's beginning.
+        if self._mark.exists():
+            self._mark.rename(aside._mark)
+        self.file.rename(aside.file)
 
 
 async def ship_folder(
@@ -123,25 +136,39 @@ async def ship(
     send: Callable[[Sequence[str]], Awaitable[None]],
     reopen: Callable[[], Awaitable[None]],
 ) -> None:
-    """Until cancelled.  `send` raises `Unavailable` when the lines are to be sent again."""
+    """Until cancelled.  `send` and `reopen` raise `Unavailable` when they are to be tried again;
+    `reopen` makes the writer begin a new file."""
     pause = LOOK_SECONDS
-    aside = Tail(tail.file.with_suffix(".old"))
     while True:
-        source = aside if aside.file.exists() else tail
-        lines, offset = await asyncio.to_thread(source.read)
-        if not lines:
-            if source is aside:
-                aside.delete()
-                continue
-            await tail.rotate(reopen)
-            await asyncio.sleep(LOOK_SECONDS)
-            continue
         try:
-            await send(lines)
+            if not await _ship_batch(tail, send, reopen):
+                await asyncio.sleep(LOOK_SECONDS)
+            pause = LOOK_SECONDS
         except Unavailable as error:
-            log.warning("records_wait", lines=len(lines), because=str(error))
+            log.warning("records_wait", because=str(error))
+            if tail.size() > BEHIND_BYTES_MAX:
+                await asyncio.to_thread(tail.put_aside)
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_SECONDS_MAX)
-            continue
-        pause = LOOK_SECONDS
-        await asyncio.to_thread(source.move_to, offset)
+
+
+async def _ship_batch(
+    tail: Tail,
+    send: Callable[[Sequence[str]], Awaitable[None]],
+    reopen: Callable[[], Awaitable[None]],
+) -> bool:
+    """One batch, of what was put aside first; False when there was nothing to send."""
+    for source in (tail.aside, tail):
+        lines, offset = await asyncio.to_thread(source.read)
+        if lines:
+            await send(lines)
+            await asyncio.to_thread(source.move_to, offset)
+            return True
+    if tail.aside.size():
+        # Said before it goes, however often: whoever put it aside may have been killed before.
+        await reopen()
+        if tail.aside.idle_seconds() > ASIDE_SECONDS:
+            tail.aside.delete()
+    elif tail.size() >= ROTATE_BYTES:
+        await asyncio.to_thread(tail.put_aside)
+    return False

@@ -77,8 +77,6 @@ def record_of(line: str) -> AccessRecord | None:
     if found is None or version is None or not (seen["path"] or "").endswith("/completions"):
         return None
     routed, route_revision = found
-    status = int(seen["status"] or 0)
-    attempts = max(1, int(seen["attempts"] or 0))
     whole_us = seen["whole_us"]
     return AccessRecord(
         request_id=seen["id"],
@@ -87,11 +85,8 @@ def record_of(line: str) -> AccessRecord | None:
         route_revision=route_revision,
         conversation=seen["conversation"] or seen["named"] or "",
         key_id=seen["key"] or "",
-        status=status,
-        # What a retry saved was still a failure of the first attempt; code 0 is an answer that
-        # was never given.
-        failed=status >= 500 or status == 0 or attempts > 1,
-        attempts=attempts,
+        status=int(seen["status"] or 0),
+        attempts=max(1, int(seen["attempts"] or 0)),
         first_byte_ms=(seen["first_us"] or 0) / 1000,
         duration_ms=float(seen["total_ms"]) if whole_us is None else whole_us / 1000,
         overhead_ms=((seen["there_us"] or 0) + (seen["back_us"] or 0)) / 1000,

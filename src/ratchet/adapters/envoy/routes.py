@@ -33,7 +33,6 @@ PATHS = {
     "/v1/completions": Scope.ANSWERS,
     "/v1/models": Scope.MODELS,
 }
-# The engine says itself that it was silent for too long; this is for one that cannot.
 OUR_HEADERS = (
     admission.KEY_HEADER,
     admission.PRINCIPAL_HEADER,
@@ -42,6 +41,7 @@ OUR_HEADERS = (
     IDLE_HEADER,
     VERSION_HEADER,
 )
+# The engine says itself that it was silent for too long; this is for one that cannot.
 IDLE_GRACE = 1.2
 _BUFFER_ROUTE = f"{HTTP_FILTERS}buffer.v3.BufferPerRoute"
 

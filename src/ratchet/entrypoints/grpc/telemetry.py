@@ -57,7 +57,6 @@ def from_wire(record: pb.Record) -> AccessRecord:
         conversation=record.conversation,
         key_id=record.key_id,
         status=record.status,
-        failed=record.status >= 500 or record.status == 0 or record.attempts > 1,
         attempts=record.attempts,
         first_byte_ms=record.first_byte_us / 1000,
         duration_ms=record.duration_us / 1000,
