@@ -86,6 +86,15 @@ def test_base_models_come_from_three_places() -> None:
         (("evaluate:", "gateway: {max_body: 65MiB}\nevaluate:"), "up to 64MiB"),
         (("evaluate:", "gateway: {limits: {key: 60}}\nevaluate:"), "a rate like"),
         (("evaluate:", "gateway: {limits: {key: {Gold: 1/s}}}\nevaluate:"), "for each tier"),
+        (("evaluate:", "gateway: {fallback: {url: http://x:99999}}\nevaluate:"), "https://host"),
+        (
+            (
+                "evaluate:",
+                "gateway: {oidc: {issuer: i, audience: a, jwks: http://x:99999/k, "
+                "groups: {g: {}}}}\nevaluate:",
+            ),
+            "the url of the provider's public keys",
+        ),
         (("evaluate:", "gateway: {fallback: {url: x}}\nevaluate:"), "https://host"),
         (("evaluate:", "gateway: {fallback: {url: https://x, key: sk-1}}\nevaluate:"), "no secret"),
     ],

@@ -16,6 +16,7 @@ import pytest
 
 from ratchet.core.access import Admission, Scope
 from ratchet.core.artifact import VersionId
+from ratchet.core.errors import Rejected
 from ratchet.core.routing import WEIGHT_TOTAL, Arm
 from ratchet.core.serving import MEBIBYTE, Access, Fallback, Serving, Sticky, Timeouts
 from tests.gateway import VERSION, Gateway, Upstream, running_gateway
@@ -272,3 +273,17 @@ def test_the_largest_body_is_a_setting(envoy: Gateway) -> None:
     envoy.serve(OPEN, serving=open_serving(body_bytes_max=40 * MEBIBYTE))
     answer = envoy.ask(None, json=None, content=b"x" * (40 * MEBIBYTE))
     assert (answer.status_code, answer.json()["test-length"]) == (200, str(40 * MEBIBYTE))
+
+
+def test_clusters_that_envoy_refuses_change_nothing(envoy: Gateway) -> None:
+    envoy.serve(OPEN, serving=open_serving())
+    impossible = open_serving(fallback=Fallback(url="http://:80"))
+
+    began = time.monotonic()
+    with pytest.raises(Rejected, match="Envoy rejected cds"):
+        envoy.serve(OPEN, serving=impossible)
+
+    assert time.monotonic() - began < 4.0
+    assert envoy.ask(None).status_code == 200
+    envoy.serve(OPEN, serving=open_serving(in_flight_per_engine=7))
+    assert envoy.ask(None).status_code == 200

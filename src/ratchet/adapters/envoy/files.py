@@ -112,16 +112,12 @@ class EnvoyFiles:
         before = self._read("cds")
         if before is not None and json.loads(before)["resources"] == made:
             return
-        label = self._label("cds")
-        self.write("cds", made, label)
+        await self._put("cds", made, "cluster_manager.cds.")
         names = {cluster_name(version) for version in snapshot.endpoints}
         names |= {target(arm.version, snapshot) for arm in snapshot.arms}
         async for _ in self._looks("clusters"):
             dump = await self._get("/config_dump?resource=dynamic_active_clusters")
-            taken = await self._get("/stats?filter=^cluster_manager.cds.version_text&format=json")
-            active = {entry["cluster"]["name"] for entry in dump.get("configs", [])}
-            said = {stat.get("value") for stat in taken.get("stats", [])}
-            if names <= active and label in said:
+            if names <= {entry["cluster"]["name"] for entry in dump.get("configs", [])}:
                 return
 
     def _write_way_out(self, snapshot: GatewaySnapshot) -> None:
@@ -152,11 +148,17 @@ class EnvoyFiles:
         good = self._read(name)
         if good is not None and json.loads(good)["resources"] == [resource]:
             return
-        prefix = f"extension_config_discovery.http_filter.{name}."
-        rejected = f"{prefix}update_rejected"
+        await self._put(name, [resource], f"extension_config_discovery.http_filter.{name}.")
+
+    async def _put(self, name: str, resources: list[Resource], prefix: str) -> None:
+        """Write a file and wait until Envoy, by its numbers under `prefix`, has taken it.
+
+        Raises `Rejected` when it does not; the file then says what it said before.
+        """
+        good, rejected = self._read(name), f"{prefix}update_rejected"
         before = await self._stats(prefix)
         label = self._label(name)
-        self.write(name, [resource], label)
+        self.write(name, resources, label)
         async for _ in self._looks(name):
             now = await self._stats(prefix)
             if now.get(f"{prefix}version_text") == label:
@@ -164,7 +166,7 @@ class EnvoyFiles:
             if now.get(rejected, 0) > before.get(rejected, 0):
                 if good is not None:
                     self._replace(name, good)
-                raise Rejected(f"Envoy rejected the filter {name}: see its log")
+                raise Rejected(f"Envoy rejected {name}: see its log")
 
     def _label(self, name: str) -> str:
         return f"{name}.{os.getpid()}.{self._count}"

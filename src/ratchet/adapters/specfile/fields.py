@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.serving import (
@@ -27,7 +28,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"^(\d{1,9})(B|KiB|MiB)$")
 _BYTES = {"B": 1, "KiB": 1024, "MiB": MEBIBYTE}
 _RATE = re.compile(r"^(\d{1,9})/(s|m|h|d)$")
-_URL = re.compile(r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?/?$")
+_ORIGIN = re.compile(r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?/?$")
 _VARIABLE = re.compile(r"^\$[A-Z_][A-Z0-9_]*$")
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 
@@ -153,11 +154,25 @@ def _is_tier(name: Any) -> bool:
     return name == ANY_TIER or (isinstance(name, str) and _NAME.match(name) is not None)
 
 
+def _is_url(value: Any) -> bool:
+    """Of a server that a gateway can connect to."""
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        # Reading the port checks its range.
+        return (
+            parts is not None
+            and parts.scheme in ("http", "https")
+            and bool(parts.hostname and (parts.port is None or parts.port))
+        )
+    except ValueError:
+        return False
+
+
 def _fallback(value: Any) -> Fallback:
     if not isinstance(value, dict) or not set(value) <= {"url", "key"} or "url" not in value:
         raise Unfit("{url: https://HOST, key: $VARIABLE}")
     url, key = value["url"], value.get("key", "")
-    if not isinstance(url, str) or not _URL.match(url):
+    if not _is_url(url) or not _ORIGIN.match(url):
         raise Unfit("a url without a path, like https://host or http://host:port")
     if not isinstance(key, str) or (key and not _VARIABLE.match(key)):
         raise Unfit("a key as the name of a variable, like $OPENAI_API_KEY: no secrets in files")
@@ -172,7 +187,7 @@ def _oidc(value: Any) -> Oidc:
     texts = {key: value.get(key, "groups") for key in ("issuer", "audience", "jwks", "claim")}
     if not all(isinstance(text, str) and text for text in texts.values()):
         raise Unfit(wanted)
-    if not texts["jwks"].startswith(("https://", "http://")):
+    if not _is_url(texts["jwks"]):
         raise Unfit("jwks: the url of the provider's public keys")
     if not isinstance(value["groups"], dict) or not value["groups"]:
         raise Unfit("groups: what each may do, like {ml: {models: ['*']}}")
