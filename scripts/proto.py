@@ -15,9 +15,9 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
-from ratchet.wire.ratchet.v1 import telemetry_pb2, worker_pb2
+from ratchet.wire.ratchet.v1 import capture_pb2, telemetry_pb2, worker_pb2
 
-FILES = (telemetry_pb2.DESCRIPTOR, worker_pb2.DESCRIPTOR)
+FILES = (capture_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, worker_pb2.DESCRIPTOR)
 RELEASED = Path(__file__).parents[1] / "proto" / "released.txt"
 UPPER_CAMEL = re.compile(r"^[A-Z][A-Za-z0-9]*$")
 LOWER_SNAKE = re.compile(r"^[a-z][a-z0-9_]*$")

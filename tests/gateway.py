@@ -30,6 +30,7 @@ from ratchet.entrypoints.local.supervisor import envoy_command
 from ratchet.kit.processes import die_with_parent
 
 VERSION = VersionId("v_1")
+CHOICE = {"message": {"role": "assistant", "content": "ask jane@b.io"}, "finish_reason": "stop"}
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -59,12 +60,14 @@ class Echo(BaseHTTPRequestHandler):
         seen["test-length"] = str(getattr(self, "length", 0))
         usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
         kind = "application/json"
-        content = json.dumps({**seen, "usage": usage}).encode()
+        content = json.dumps({**seen, "choices": [CHOICE], "usage": usage}).encode()
         if seen.get("x-test-kind") == "stream":
             kind = "text/event-stream"
             events = [{"choices": [{"delta": {"content": "hi"}}]}, {"choices": [], "usage": usage}]
             lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
             content = f"{lines}data: [DONE]\n\n".encode()
+        elif seen.get("x-test-kind") == "long":
+            content = json.dumps({"choices": [CHOICE], "more": "x" * 3_000_000}).encode()
         elif seen.get("x-test-kind") == "silent":
             content = json.dumps(seen).encode()
         elif seen.get("x-test-kind") == "broken":
@@ -109,15 +112,7 @@ class Gateway:
     def serve(self, admission: Admission, *, alive: bool = True, **changes: Any) -> None:
         """Bring an admission into force, as the agent does; with or without an engine behind."""
         self.revision += 1
-        snapshot = GatewaySnapshot(
-            revision=self.revision,
-            route_revision=self.revision,
-            arms=(Arm(VERSION, WEIGHT_TOTAL),),
-            endpoints={VERSION: (Endpoint("127.0.0.1", self.upstream_port),) if alive else ()},
-            fallback=None,
-            blind_hold_seconds=60.0,
-            admission=admission,
-        )
+        snapshot = snapshot_of(self, admission, alive=alive)
         self._with_files(lambda files: files.apply(replace(snapshot, **changes)))
 
     def _with_files(self, work: Callable[[EnvoyFiles], Awaitable[None]]) -> None:
@@ -142,6 +137,18 @@ class Gateway:
             return httpx.get(self.url + path, headers=headers, timeout=5.0)
         body = {"json": {"model": "m"}} | more
         return httpx.post(self.url + path, headers=headers, timeout=10.0, **body)
+
+
+def snapshot_of(gateway: Gateway, admission: Admission, *, alive: bool = True) -> GatewaySnapshot:
+    return GatewaySnapshot(
+        revision=gateway.revision,
+        route_revision=gateway.revision,
+        arms=(Arm(VERSION, WEIGHT_TOTAL),),
+        endpoints={VERSION: (Endpoint("127.0.0.1", gateway.upstream_port),) if alive else ()},
+        fallback=None,
+        blind_hold_seconds=60.0,
+        admission=admission,
+    )
 
 
 class Upstream(ThreadingHTTPServer):

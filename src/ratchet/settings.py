@@ -53,6 +53,12 @@ class Settings:
     mlflow_uri: str = ""
     """Mirror of runs and versions: `MLFLOW_TRACKING_URI`.  Empty: no mirror."""
 
+    mongodb_url: Secret | None = None
+    """Where turns, feedback and erasures are copied to: `RATCHET_MONGODB_URL`.  Empty: nowhere."""
+
+    events_stdout: bool = False
+    """The same as JSON lines on the server's standard output: `RATCHET_EVENTS_STDOUT=1`."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Raises `Rejected` naming the variable that is missing or wrong."""
@@ -71,6 +77,8 @@ class Settings:
                 database_connections=int(env.get("RATCHET_DATABASE_CONNECTIONS", "8")),
                 judge_seconds=float(env.get("RATCHET_JUDGE_SECONDS", "0.25")),
                 mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
+                mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
+                events_stdout=env.get("RATCHET_EVENTS_STDOUT", "") not in ("", "0"),
             )
         except KeyError as error:
             raise Rejected(f"environment variable {error.args[0]} is not set") from error

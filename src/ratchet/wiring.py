@@ -22,7 +22,9 @@ from ratchet.adapters.postgres.runs import (
     PostgresRuns,
     PostgresStages,
 )
+from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.stdout import StdoutEvents
 from ratchet.adapters.tokens import Tokens
 from ratchet.durable.flow import Durable
 from ratchet.kit.clock import SystemClock
@@ -32,7 +34,8 @@ from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
-from ratchet.ports import Tracker
+from ratchet.operations.turns import TurnParts
+from ratchet.ports import EventSink, Tracker
 from ratchet.settings import Settings
 
 
@@ -51,6 +54,7 @@ class Parts:
     gateway: PostgresGateway
     records: PostgresRecords
     ledger: LedgerParts
+    turns: TurnParts
     executors: PostgresExecutors
     views: PostgresViews
 
@@ -64,6 +68,7 @@ def build(settings: Settings) -> Parts:
     stages, attempts = PostgresStages(database), PostgresAttempts(database)
     audit, releases = PostgresAudit(database), PostgresReleases(database)
     engines, keys = PostgresEngines(database), PostgresAccess(database)
+    turns = PostgresTurns(database)
     objects = ObstoreObjects(settings.objects_url)
     tracker: Tracker = NoTracker()
     if settings.mlflow_uri:
@@ -94,9 +99,7 @@ def build(settings: Settings) -> Parts:
             audit=audit,
             clock=clock,
         ),
-        release=ReleaseParts(
-            releases=releases, evidence=releases, engines=engines, audit=audit, clock=clock
-        ),
+        release=ReleaseParts(releases, releases, engines, audit, clock),
         access=AccessParts(
             store=keys,
             tokens=Tokens(settings.secret),
@@ -110,9 +113,20 @@ def build(settings: Settings) -> Parts:
         gateway=PostgresGateway(database),
         records=PostgresRecords(database),
         ledger=LedgerParts(PostgresLedger(database), projects, keys, audit, clock),
+        turns=TurnParts(turns, turns, _sinks(settings), projects, audit, clock),
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
     )
+
+
+def _sinks(settings: Settings) -> tuple[EventSink, ...]:
+    sinks: list[EventSink] = [StdoutEvents()] if settings.events_stdout else []
+    if settings.mongodb_url is not None:
+        # Imported only where it is used: `pip install ratchet[mongo]`.
+        from ratchet.adapters.mongo import MongoEvents
+
+        sinks.append(MongoEvents(settings.mongodb_url))
+    return tuple(sinks)
 
 
 def _with_driver(url: str) -> str:

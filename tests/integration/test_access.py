@@ -163,6 +163,8 @@ CALLS = {
     Permission.AUDIT: ("GET", "/audit", {}),
     Permission.SERVE: ("POST", "/projects", {"spec": SMALL, "path": "/x/ratchet.yaml"}),
     Permission.KEYS: ("GET", "/keys?project=p", {}),
+    Permission.TURNS: ("GET", "/turns?project=p", {}),
+    Permission.ERASE: ("POST", "/erasures", {"project": "p", "subject": "nobody", "why": "x"}),
     Permission.NODE: ("GET", "/node/work", {}),
 }
 
@@ -171,14 +173,13 @@ def test_each_role_reaches_what_it_may_and_is_told_why_not(
     database_url: str, tmp_path: Path
 ) -> None:
     async def scenario(api: Api) -> None:
+        operator = {Permission.READ, Permission.RUN, Permission.TURNS}
         allowed = {
             "viewer": {Permission.READ},
-            "operator": {Permission.READ, Permission.RUN},
-            "releaser": {
-                Permission.READ, Permission.RUN, Permission.RELEASE, Permission.AUDIT,
-            },
+            "operator": operator,
+            "releaser": operator | {Permission.RELEASE, Permission.AUDIT},
             "admin": set(Permission),
-        }  # fmt: skip
+        }
         assert set(CALLS) == set(Permission)
         for role, may in allowed.items():
             token = (await api.key(role=role))["key"]

@@ -51,11 +51,13 @@ class Permission(Enum):
     SERVE = "serve"  # register a project, change how it is served
     KEYS = "keys"  # create, revoke and list keys
     AUDIT = "audit"  # read who did what
+    TURNS = "turns"  # read what users asked and were answered
+    ERASE = "erase"  # remove what is known of a person
     NODE = "node"  # be a gateway's agent, a machine's supervisor or a worker
 
 
 _VIEWER = frozenset({Permission.READ})
-_OPERATOR = _VIEWER | {Permission.RUN}
+_OPERATOR = _VIEWER | {Permission.RUN, Permission.TURNS}
 _RELEASER = _OPERATOR | {Permission.RELEASE, Permission.AUDIT}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: _VIEWER,

@@ -106,6 +106,23 @@ class Oidc:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """Some requests become turns: their prompt and answer are kept, without what names people."""
+
+    sample: float = 0.1
+    """Share of the requests."""
+    retention_days: int = 90
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sample <= 1:
+            raise Rejected(
+                f"gateway.capture.sample: found {self.sample:g}, expected 0 < sample <= 1"
+            )
+        if self.retention_days < 1:
+            raise Rejected("gateway.capture.retention: expected at least a day")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """A project's promises to its clients."""
 
@@ -125,6 +142,7 @@ class Serving:
     sticky: Sticky = Sticky.HEADER
     fallback: Fallback | None = None
     oidc: Oidc | None = None
+    capture: Capture | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.body_bytes_max <= BODY_BYTES_LIMIT:
@@ -166,6 +184,8 @@ def from_json(value: Mapping[str, Any]) -> Serving:
     known["oidc"] = _oidc(oidc) if oidc else None
     fallback = known.get("fallback")
     known["fallback"] = Fallback(**fallback) if fallback else None
+    capture = known.get("capture")
+    known["capture"] = Capture(**capture) if capture else None
     return Serving(**known)
 
 

@@ -1,8 +1,9 @@
 """`ratchet agent`: beside each Envoy.
 
 Fetches the snapshot as soon as it changes, brings it into force, reads back what Envoy applied and
-reports it; and ships the access records that Envoy writes.  The control plane may be away: what
-Envoy has stays in force, and records wait in their file.  Only in the middle of a canary there is a
+reports it; ships the access records that Envoy writes; and does what routes ask of it (`beside`):
+keeps sampled turns and takes feedback.  The control plane may be away: what Envoy has stays in
+force, and what is to be shipped waits in files.  Only in the middle of a canary there is a
 limit: after `blind_hold` without a word all traffic goes to the baseline, because nobody can see
 how the canary does.
 """
@@ -11,16 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2 as httpx
 import structlog
 
 from ratchet.adapters.envoy.files import EnvoyFiles
+from ratchet.adapters.spool import Spool
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot, without_canary
 from ratchet.entrypoints import snapshots
+from ratchet.entrypoints.beside.capture import Capturing
+from ratchet.entrypoints.beside.feedback import TakingFeedback
+from ratchet.entrypoints.beside.server import Beside, listen
 from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import Clock, monotonic_seconds
@@ -32,6 +38,9 @@ log = structlog.get_logger()
 WAIT_SECONDS = 5.0
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 1.0
+# What may wait on the disk while the control plane is away.
+TURNS_BYTES_MAX = 512 * 1024 * 1024
+FEEDBACK_BYTES_MAX = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -49,19 +58,46 @@ class Agent:
     applied_revision: int = -1
     is_blind: bool = False
     heard_at: float = 0.0
+    beside: Beside = field(init=False)
 
     async def run(self) -> None:
         """Until cancelled."""
         reporter = Reporter(self.telemetry, self.token, self.name)
-        shipping = asyncio.create_task(
-            ship(Tail(self.envoy.records), reporter.records, self.envoy.reopen_records)
-        )
+        turns = Spool(self.envoy.spool("turns"), TURNS_BYTES_MAX)
+        feedback = Spool(self.envoy.spool("feedback"), FEEDBACK_BYTES_MAX)
+        self.beside = Beside(Capturing(turns, self.clock), TakingFeedback(feedback, self.clock))
+        self._remember()
+        asked = await listen(self.beside, self.envoy.beside)
+        shipping = [
+            asyncio.create_task(ship(Tail(file), send, reopen))
+            for file, send, reopen in (
+                (self.envoy.records, reporter.records, self.envoy.reopen_records),
+                (turns.file, reporter.turns, turns.reopen),
+                (feedback.file, reporter.feedback, feedback.reopen),
+            )
+        ]
         try:
             await self._follow()
         finally:
-            shipping.cancel()
-            await asyncio.gather(shipping, return_exceptions=True)
+            for task in shipping:
+                task.cancel()
+            await asyncio.gather(*shipping, return_exceptions=True)
+            await asked.stop(grace=0.5)
             await reporter.close()
+
+    def _remember(self) -> None:
+        """What was in force when an agent was here last."""
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            known = json.loads(self.envoy.known_snapshot().read_text())
+            self.beside.snapshot = snapshots.from_json(known)
+
+    def _in_force(self, snapshot: GatewaySnapshot) -> None:
+        self.beside.snapshot = snapshot
+        file = self.envoy.known_snapshot()
+        part = file.with_suffix(".part")
+        part.touch(mode=0o600)
+        part.write_text(json.dumps(snapshots.to_json(snapshot)))
+        part.replace(file)
 
     async def _follow(self) -> None:
         self.heard_at = monotonic_seconds()
@@ -102,6 +138,7 @@ class Agent:
         rejected = ""
         try:
             await self.envoy.apply(snapshot)
+            self._in_force(snapshot)
             self.is_blind = False
         except Rejected as error:
             rejected = str(error)

@@ -66,6 +66,18 @@ class Metrics:
             "ratchet_gateways", "Gateways that were heard of lately.", registry=self.registry
         )
 
+        self.turns = Counter(
+            "ratchet_turns_total", "Turns that were stored.", registry=self.registry
+        )
+        self.feedback = Counter(
+            "ratchet_feedback_total", "Feedback that was stored.", registry=self.registry
+        )
+        self.turns_lost = Gauge(
+            "ratchet_turns_lost",
+            "Answers of the last day that were sampled, given whole and did not become a turn.",
+            registry=self.registry,
+        )
+
     def saw(self, gateway: str, records: Sequence[AccessRecord]) -> None:
         """Count records that are new."""
         for record in records:

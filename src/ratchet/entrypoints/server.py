@@ -1,17 +1,13 @@
 """`ratchet server`: the control plane in one process.
 
-HTTP API and console, gRPC, durable flows, and four timers: dispatch runs, judge canaries, reap
-dead processes, bury silent workers.  SIGTERM ends streams, answers what runs and stops; killed at
-any point, the next process goes on from the database.
+HTTP API and console, gRPC, durable flows, and timers.  SIGTERM ends streams, answers what runs and
+stops; killed at any point, the next process goes on from the database.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
 
 import grpc.aio
 import structlog
@@ -21,26 +17,28 @@ from grpc_reflection.v1alpha import reflection
 
 from ratchet.adapters.postgres.migrate import migrate
 from ratchet.core.errors import Unavailable
-from ratchet.durable.reaper import reap, this_executor
+from ratchet.entrypoints.grpc.capture import Capture
 from ratchet.entrypoints.grpc.telemetry import Telemetry
 from ratchet.entrypoints.grpc.worker import WorkerDesk
 from ratchet.entrypoints.http.app import build_app
 from ratchet.entrypoints.metrics import Metrics
+from ratchet.entrypoints.timers import timers
 from ratchet.operations.access import prepare
-from ratchet.operations.ledger import mind_budgets
-from ratchet.operations.release import advance_all
-from ratchet.operations.runs import bury_silent_workers, dispatch
 from ratchet.settings import Settings
-from ratchet.wire.ratchet.v1 import telemetry_pb2, telemetry_pb2_grpc, worker_pb2, worker_pb2_grpc
+from ratchet.wire.ratchet.v1 import (
+    capture_pb2,
+    capture_pb2_grpc,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
+    worker_pb2,
+    worker_pb2_grpc,
+)
 from ratchet.wiring import Parts, build
 
 log = structlog.get_logger()
 
-DISPATCH_SECONDS = 0.5
-REAP_SECONDS = 2.0
-BURY_SECONDS = 10.0
-COUNT_SECONDS = 1.0
-BUDGETS_SECONDS = 0.5
+# A batch of turns, of which the last may be a long one.
+MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 DATABASE_WAIT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 5
 
@@ -64,7 +62,7 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
     )
-    tasks = [asyncio.create_task(work) for work in _timers(parts, metrics)]
+    tasks = [asyncio.create_task(work) for work in timers(parts, metrics)]
     try:
         # Uvicorn takes SIGTERM and SIGINT, ends its streams and returns.
         await web.serve()
@@ -91,17 +89,25 @@ async def _migrate_patiently(url: str) -> None:
 
 
 async def _start_grpc(parts: Parts, metrics: Metrics) -> grpc.aio.Server:
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ]
+    )
     desk = WorkerDesk(parts.attempts, parts.durable, parts.runs.clock, parts.settings.token)
     worker_pb2_grpc.add_WorkerServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
     telemetry = Telemetry(parts.records, metrics, parts.runs.clock, parts.settings.token)
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)  # type: ignore[no-untyped-call]
+    capture = Capture(parts.turns.turns, metrics, parts.runs.clock, parts.settings.token)
+    capture_pb2_grpc.add_CaptureServicer_to_server(capture, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
     names = (
         worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
         telemetry_pb2.DESCRIPTOR.services_by_name["Telemetry"].full_name,
+        capture_pb2.DESCRIPTOR.services_by_name["Capture"].full_name,
         health.SERVICE_NAME,
         reflection.SERVICE_NAME,
     )
@@ -109,50 +115,6 @@ async def _start_grpc(parts: Parts, metrics: Metrics) -> grpc.aio.Server:
     server.add_insecure_port(f"{parts.settings.http_host}:{parts.settings.grpc_port}")
     await server.start()
     return server
-
-
-def _timers(parts: Parts, metrics: Metrics) -> list[Coroutine[Any, Any, None]]:
-    clock = parts.runs.clock
-    me = this_executor(parts.durable.executor_id, os.getpid(), clock.now())
-
-    async def reap_dead() -> None:
-        recovered = await reap(me, parts.executors, parts.durable, clock.now())
-        if recovered:
-            log.info("flows_recovered", flows=recovered)
-
-    async def count_gateways() -> None:
-        if (gateways := await parts.gateway.count(clock.now())) is not None:
-            log.info("gateways_counted", gateways=gateways)
-            metrics.gateways.set(gateways)
-
-    async def mind() -> None:
-        for budget, state in await mind_budgets(parts.ledger):
-            log.warning("budget_moved", budget=budget, to=state.value)
-
-    return [
-        _every(COUNT_SECONDS, "count_gateways", count_gateways),
-        _every(BUDGETS_SECONDS, "budgets", mind),
-        _every(REAP_SECONDS, "reap", reap_dead),
-        _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
-        _every(
-            parts.settings.judge_seconds,
-            "judge",
-            lambda: advance_all(parts.release, parts.durable),
-        ),
-        _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
-    ]
-
-
-async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """A dull loop: do the work, whatever it raised go on to the next time."""
-    while True:
-        try:
-            await work()
-        except Unavailable as error:
-            log.warning("timer_waits", timer=name, because=str(error))
-        except Exception:
-            log.exception("timer_failed", timer=name)
-        await asyncio.sleep(seconds)
 
 
 def ignore_hangup() -> None:

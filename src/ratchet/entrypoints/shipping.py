@@ -20,6 +20,8 @@ from ratchet.kit.clock import SystemClock
 log = structlog.get_logger()
 
 BATCH_LINES = 1_000
+# One line more than this goes alone; a call of gRPC has a bound, too.
+BATCH_BYTES = 2 * 1024 * 1024
 LOOK_SECONDS = 0.05
 RETRY_SECONDS_MAX = 2.0
 FOLDER_SECONDS = 0.5
@@ -63,10 +65,11 @@ class Tail:
             # Somebody emptied the file.
             offset = 0
         lines: list[str] = []
+        enough = offset + BATCH_BYTES
         with self.file.open("rb") as file:
             file.seek(offset)
             for line in file:
-                if not line.endswith(b"\n") or len(lines) == BATCH_LINES:
+                if not line.endswith(b"\n") or len(lines) == BATCH_LINES or offset > enough:
                     break
                 lines.append(line.decode(errors="replace"))
                 offset += len(line)

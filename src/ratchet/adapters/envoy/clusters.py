@@ -18,7 +18,6 @@ from ratchet.adapters.envoy.words import (
     Resource,
     address,
     cluster_name,
-    door_socket,
     file_source,
 )
 from ratchet.core.artifact import VersionId
@@ -44,13 +43,16 @@ def target(version: VersionId, snapshot: GatewaySnapshot) -> str:
 
 
 def clusters(
-    snapshot: GatewaySnapshot, versions: Sequence[VersionId], folder: Path
+    snapshot: GatewaySnapshot, versions: Sequence[VersionId], folder: Path, door: Path
 ) -> list[Resource]:
-    """Clusters of the snapshot, and of versions that routes may still name."""
+    """Clusters of the snapshot, and of versions that routes may still name.
+
+    `folder` has the files of endpoints; `door` is the socket of what goes to a fallback.
+    """
     made = [_engines(version, snapshot, folder) for version in versions]
     fallback = snapshot.serving.fallback
     if fallback is not None and snapshot.arms:
-        made += [_engines_or_fallback(snapshot), _door(folder), _server(OUTSIDE, fallback.url)]
+        made += [_engines_or_fallback(snapshot), _door(door), _server(OUTSIDE, fallback.url)]
     if snapshot.serving.oidc is not None:
         made.append(_server(JWKS_CLUSTER, snapshot.serving.oidc.jwks_url))
     return made
@@ -143,10 +145,10 @@ def _engines_or_fallback(snapshot: GatewaySnapshot) -> Resource:
     }
 
 
-def _door(folder: Path) -> Resource:
+def _door(socket: Path) -> Resource:
     """To our own second listener, which gives a request the key of the other server and marks the
     answer: a cluster cannot."""
-    pipe = {"pipe": {"path": str(door_socket(folder))}}
+    pipe = {"pipe": {"path": str(socket)}}
     return {
         "@type": f"{ENVOY}config.cluster.v3.Cluster",
         "name": FALLBACK,

@@ -19,7 +19,14 @@ from ratchet.adapters.envoy import discovered
 from ratchet.adapters.envoy.clusters import clusters, endpoints, target
 from ratchet.adapters.envoy.listener import GatewayPlaces, bootstrap, records_file, secrets
 from ratchet.adapters.envoy.routes import routes, way_out
-from ratchet.adapters.envoy.words import FALLBACK, Resource, cluster_name, version_of_cluster
+from ratchet.adapters.envoy.words import (
+    FALLBACK,
+    Resource,
+    beside_socket,
+    cluster_name,
+    door_socket,
+    version_of_cluster,
+)
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot
@@ -54,6 +61,7 @@ class EnvoyFiles:
     ) -> None:
         """`region` is where this gateway stands; `env` has the keys that a spec names."""
         self._folder, self._region, self._env = folder, region, env or {}
+        self._door, self.beside = door_socket(admin_socket), beside_socket(admin_socket)
         folder.mkdir(parents=True, exist_ok=True)
         self._admin = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)),
@@ -108,7 +116,7 @@ class EnvoyFiles:
         self._known = wanted
 
     async def _apply_clusters(self, snapshot: GatewaySnapshot, versions: set[VersionId]) -> None:
-        made = clusters(snapshot, sorted(versions), self._folder)
+        made = clusters(snapshot, sorted(versions), self._folder, self._door)
         before = self._read("cds")
         if before is not None and json.loads(before)["resources"] == made:
             return
@@ -260,6 +268,14 @@ class EnvoyFiles:
         beside.touch(mode=0o600)
         beside.write_text(content)
         beside.replace(path)
+
+    def spool(self, name: str) -> Path:
+        """A file for what waits beside this Envoy."""
+        return self._folder.parent / f"{name}.jsonl"
+
+    def known_snapshot(self) -> Path:
+        """A file for the last snapshot that was brought into force."""
+        return self._folder.parent / "snapshot.json"
 
     @property
     def records(self) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ratchet.adapters.envoy import admission, conversation, discovered, records, usage
+from ratchet.adapters.envoy import admission, beside, conversation, discovered, records, usage
 from ratchet.adapters.envoy.replies import local_replies
 from ratchet.adapters.envoy.words import (
     ENVOY,
@@ -21,6 +21,7 @@ from ratchet.adapters.envoy.words import (
     HTTP_OPTIONS,
     Resource,
     address,
+    beside_socket,
     door_socket,
     file_source,
 )
@@ -80,6 +81,7 @@ def bootstrap(places: GatewayPlaces) -> Resource:
                 *([_metrics(places)] if places.metrics_port else []),
             ],
             "clusters": [
+                beside.cluster(beside_socket(places.admin_socket)),
                 *([_pipe("admin", places.admin_socket)] if places.metrics_port else []),
                 *([_collector(*places.otlp)] if places.otlp else []),
             ],
@@ -164,6 +166,7 @@ def _main_manager(places: GatewayPlaces) -> Resource:
             *discovered.filters(places.folder, ("limits",)),
             _unmeasured(),
             *conversation.filters(),
+            *beside.filters(),
             *usage.filters(),
             {
                 "name": "envoy.filters.http.router",
@@ -254,7 +257,7 @@ def _door(places: GatewayPlaces) -> Resource:
     }
     return {
         "name": FALLBACK,
-        "address": {"pipe": {"path": str(door_socket(places.folder)), "mode": 0o600}},
+        "address": {"pipe": {"path": str(door_socket(places.admin_socket)), "mode": 0o600}},
         "filter_chains": [
             {
                 "filters": [

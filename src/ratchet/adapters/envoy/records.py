@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ratchet.adapters.envoy import admission, usage
+from ratchet.adapters.envoy import admission, beside, usage
 from ratchet.adapters.envoy.words import (
     CONVERSATION_HEADER,
     CONVERSATION_NAMESPACE,
@@ -48,6 +48,7 @@ _FORMAT = {
     "there_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
     "back_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
     "total_ms": "%DURATION%",
+    "sampled": beside.SAMPLED_STATE,
     **{count: f"%DYNAMIC_METADATA({usage.NAMESPACE}:{count})%" for count in usage.COUNTS},
 }
 
@@ -93,6 +94,7 @@ def record_of(line: str) -> AccessRecord | None:
         bytes_sent=int(seen["sent"] or 0),
         **{count: None if seen[count] is None else int(seen[count]) for count in usage.COUNTS},
         flags="" if seen["flags"] == "-" else seen["flags"] or "",
+        sampled=bool(seen.get("sampled")),
         started_at=datetime.fromtimestamp(float(seen["began"]), UTC),
     )
 

@@ -137,8 +137,21 @@ def local_replies() -> Resource:
             "content_type": "application/json",
         },
     }
+    # The agent has said it in its own words.
+    beside = {
+        "filter": {
+            "extension_filter": {
+                "name": "beside",
+                "typed_config": {"@type": _CEL, "expression": f"{_DETAILS}.startsWith('beside')"},
+            }
+        },
+        "body_format_override": {
+            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+            "content_type": "application/json",
+        },
+    }
     other = {"json_format": _error("%LOCAL_REPLY_BODY%", "server_error", "%RESPONSE_CODE_DETAILS%")}
-    return {"mappers": [health, *map(_mapper, REPLIES)], "body_format": other}
+    return {"mappers": [health, beside, *map(_mapper, REPLIES)], "body_format": other}
 
 
 def _mapper(reply: Reply) -> Resource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ratchet.adapters.envoy import admission, conversation
+from ratchet.adapters.envoy import admission, beside, conversation
 from ratchet.adapters.envoy.clusters import OUTSIDE, target
 from ratchet.adapters.envoy.listener import UNMEASURED
 from ratchet.adapters.envoy.words import (
@@ -13,6 +13,7 @@ from ratchet.adapters.envoy.words import (
     CONVERSATION_HEADER,
     ENVOY,
     FALLBACK,
+    FEEDBACK_ROUTE,
     HTTP_FILTERS,
     IDLE_HEADER,
     PINNED,
@@ -33,6 +34,8 @@ PATHS = {
     "/v1/completions": Scope.ANSWERS,
     "/v1/models": Scope.MODELS,
 }
+FEEDBACK_PATH = "/v1/feedback"
+FEEDBACK_BYTES_MAX = 512 * 1024
 OUR_HEADERS = (
     admission.KEY_HEADER,
     admission.PRINCIPAL_HEADER,
@@ -51,6 +54,7 @@ def routes(snapshot: GatewaySnapshot | None) -> Resource:
     served = [_nothing_served()]
     if snapshot is not None and snapshot.arms:
         served = [route for path, scope in PATHS.items() for route in _ways(snapshot, path, scope)]
+        served.append(_feedback(snapshot))
     health = {
         "name": "health",
         "match": {"path": "/health"},
@@ -61,7 +65,10 @@ def routes(snapshot: GatewaySnapshot | None) -> Resource:
         "match": {"prefix": "/"},
         "direct_response": {
             "status": 404,
-            "body": {"inline_string": f"no such path; there are {', '.join(PATHS)} and /health"},
+            "body": {
+                "inline_string": f"no such path; there are {', '.join(PATHS)}, "
+                f"{FEEDBACK_PATH} and /health"
+            },
         },
     }
     return {
@@ -113,6 +120,31 @@ def _nothing_served() -> Resource:
     }  # fmt: skip
 
 
+def _feedback(snapshot: GatewaySnapshot) -> Resource:
+    """The agent answers; what is said here is said when it is away."""
+    serving = snapshot.serving
+    bytes_max = min(serving.body_bytes_max, FEEDBACK_BYTES_MAX)
+    filters = admission.on_route(snapshot.admission, serving.oidc, (Scope.ANSWERS,), bytes_max)
+    buffer = {"max_request_bytes": bytes_max}
+    return {
+        "name": FEEDBACK_ROUTE,
+        "match": {
+            "path": FEEDBACK_PATH,
+            "headers": [{"name": ":method", "string_match": {"exact": "POST"}}],
+        },
+        "typed_per_filter_config": {
+            **filters,
+            UNMEASURED: {"@type": _BUFFER_ROUTE, "buffer": buffer},
+            **beside.asked(),
+        },
+        "response_headers_to_add": [_set("retry-after", "1")],
+        "direct_response": {
+            "status": 503,
+            "body": {"inline_string": "feedback cannot be taken at the moment: try again"},
+        },
+    }
+
+
 def _ways(snapshot: GatewaySnapshot, path: str, scope: Scope) -> Iterator[Resource]:
     """All ways of one path to an engine, the most particular first."""
     revision = snapshot.route_revision
@@ -149,6 +181,8 @@ def _way(
     asks_body = serving.sticky is Sticky.USER and Scope.ANSWERS in scopes
     if asks_body:
         filters |= conversation.on_route()
+    if Scope.ANSWERS in scopes:
+        filters |= beside.on_route(serving.capture)
     silence = max(timeouts.first_byte_seconds, timeouts.idle_seconds * IDLE_GRACE)
     return {
         # The access record carries this name, and so the weights under which it was routed.

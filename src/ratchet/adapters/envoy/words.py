@@ -23,6 +23,7 @@ CONVERSATION_NAMESPACE = "ratchet.conversation"
 
 # How a request found its arm is part of its route's name, and so of its access record.
 ARMS, CHOSEN, PINNED = "arms", "chosen", "pinned"
+FEEDBACK_ROUTE = "feedback"
 
 
 def route_name(routed: str, revision: int) -> str:
@@ -47,9 +48,15 @@ def version_of_cluster(name: str) -> VersionId | None:
     return VersionId(name.removeprefix("engine-").removesuffix(f"-or-{FALLBACK}"))
 
 
-def door_socket(folder: Path) -> Path:
-    """Where what goes to a fallback passes through; `folder` is the gateway's folder of files."""
-    return folder.parent / f"{FALLBACK}.sock"
+def door_socket(admin_socket: Path) -> Path:
+    """Where what goes to a fallback passes through.  Beside Envoy's admin socket, because a
+    socket's path may have 107 bytes and a folder's more."""
+    return admin_socket.with_name(f"{admin_socket.stem}-{FALLBACK}.sock")
+
+
+def beside_socket(admin_socket: Path) -> Path:
+    """Where the agent answers what Envoy asks it."""
+    return admin_socket.with_name(f"{admin_socket.stem}-beside.sock")
 
 
 def file_source(path: Path) -> Resource:

@@ -282,6 +282,7 @@ def _parameters(
         "bytes_sent": record.bytes_sent,
         "prompt_tokens": record.prompt_tokens,
         "completion_tokens": record.completion_tokens,
+        "sampled": record.sampled,
         "started_at": record.started_at,
         "received_at": now,
     }

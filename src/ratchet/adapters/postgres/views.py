@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,8 @@ from ratchet.core.run import StageName
 
 View = dict[str, Any]
 LIST_MAX = 200
+# A turn that has not come by then is taken for lost; it may still come.
+SETTLED_SECONDS = 60
 
 
 class PostgresViews:
@@ -20,6 +22,39 @@ class PostgresViews:
 
     async def projects(self) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_projects")]
+
+    async def turns(
+        self,
+        project: str,
+        limit: int,
+        *,
+        before: int | None = None,
+        request_id: str | None = None,
+        only_said: bool = False,
+    ) -> list[View]:
+        rows = await self._db.all(
+            "list_turns",
+            project=project,
+            limit=min(limit, LIST_MAX),
+            before=before,
+            request_id=request_id,
+            only_said=only_said,
+        )
+        return [_plain(row) for row in rows]
+
+    async def capture(self, project: str, now: datetime) -> View:
+        """Of the last day: sampled answers, and how many became turns; and what is stored."""
+        counted = await self._db.one(
+            "capture_counts",
+            project=project,
+            since=now - timedelta(days=1),
+            settled_before=now - timedelta(seconds=SETTLED_SECONDS),
+            now=now,
+        )
+        stored = await self._db.one("stored_turns", project=project)
+        assert counted is not None
+        assert stored is not None
+        return _plain({**counted, **stored})
 
     async def runs(self, project: str | None, limit: int) -> list[View]:
         rows = await self._db.all("list_runs", project=project, limit=min(limit, LIST_MAX))

@@ -17,6 +17,7 @@ from ratchet.core.serving import (
     ANY_TIER,
     BODY_BYTES_LIMIT,
     MEBIBYTE,
+    Capture,
     Fallback,
     Grant,
     Oidc,
@@ -179,6 +180,25 @@ def _fallback(value: Any) -> Fallback:
     return Fallback(url=url.rstrip("/"), key_variable=key.removeprefix("$"))
 
 
+def _capture(value: Any) -> Capture | None:
+    wanted = "true, or {sample: 10%, retention: 90d}"
+    if isinstance(value, bool):
+        return Capture() if value else None
+    if not isinstance(value, dict) or not set(value) <= {"sample", "retention"}:
+        raise Unfit(wanted)
+    given: dict[str, Any] = {}
+    if "sample" in value:
+        given["sample"] = share(value["sample"])
+        if not given["sample"]:
+            raise Unfit("a sample above 0; to capture nothing, leave capture out")
+    if "retention" in value:
+        days = duration(value["retention"]) / _SECONDS["d"]
+        if days < 1 or days != int(days):
+            raise Unfit('a retention in whole days, like "90d"')
+        given["retention_days"] = int(days)
+    return Capture(**given)
+
+
 def _oidc(value: Any) -> Oidc:
     wanted = "{issuer, audience, jwks: https://..., claim: groups, groups: {NAME: {...}}}"
     keys = {"issuer", "audience", "jwks", "claim", "groups"}
@@ -339,6 +359,21 @@ FIELDS: Mapping[str, Field] = {
             "properties": {"url": _STRING, "key": _STRING},
         },
         "Who answers when no engine of the baseline is left: {url: https://HOST, key: $VARIABLE}.",
+    ),
+    "gateway.capture": Field(
+        _capture,
+        {
+            "oneOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"sample": {"type": ["string", "number"]}, "retention": _STRING},
+                },
+            ]
+        },
+        "Keep a sample of requests and answers as turns, scrubbed: true, or "
+        "{sample: 10%, retention: 90d}. Default: nothing is kept.",
     ),
     "release.notches": Field(
         _notches,

@@ -146,6 +146,7 @@ def _serving(values: Mapping[str, Any]) -> Serving:
         pinned="pinned",
         fallback="fallback",
         oidc="oidc",
+        capture="capture",
     )
     return Serving(
         access=Access(values.get("gateway.access", "keys")),

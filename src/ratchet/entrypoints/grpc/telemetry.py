@@ -34,12 +34,12 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
     ) -> pb.ReportRecordsResponse:
         await check_token(context, self._token)
         records = [from_wire(record) for record in request.records]
-        new = await _or_unavailable(context, self._records.add(records, self._clock.now()))
+        new = await or_unavailable(context, self._records.add(records, self._clock.now()))
         self._metrics.saw(request.gateway, [r for r in records if r.request_id in new])
         return pb.ReportRecordsResponse(new=len(new))
 
 
-async def _or_unavailable(context: Any, work: Awaitable[_Answer]) -> _Answer:
+async def or_unavailable(context: Any, work: Awaitable[_Answer]) -> _Answer:
     try:
         return await work
     except Unavailable as error:
@@ -65,6 +65,7 @@ def from_wire(record: pb.Record) -> AccessRecord:
         prompt_tokens=record.prompt_tokens if told("prompt_tokens") else None,
         completion_tokens=record.completion_tokens if told("completion_tokens") else None,
         flags=record.flags,
+        sampled=record.sampled,
         started_at=record.started_at.ToDatetime(tzinfo=UTC),
     )
 
@@ -86,6 +87,7 @@ def to_wire(record: AccessRecord) -> pb.Record:
         prompt_tokens=record.prompt_tokens,
         completion_tokens=record.completion_tokens,
         flags=record.flags,
+        sampled=record.sampled,
     )
     made.started_at.FromDatetime(record.started_at)
     return made

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ratchet import __version__
 from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
-from ratchet.entrypoints.http import access, engines, errors, ledger, node, releases, runs
+from ratchet.entrypoints.http import access, engines, errors, ledger, node, releases, runs, turns
 from ratchet.entrypoints.http.auth import Auth
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.wiring import Parts
@@ -40,6 +40,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
         app.include_router(router, prefix=API, dependencies=reads)
     app.include_router(access.router(parts, auth), prefix=API)
     app.include_router(ledger.router(parts, auth), prefix=API)
+    app.include_router(turns.router(parts, auth), prefix=API)
     machines = [Depends(auth.needs(Permission.NODE))]
     app.include_router(node.router(parts), prefix=API, dependencies=machines)
     app.include_router(console(parts))

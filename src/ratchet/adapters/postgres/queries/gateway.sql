@@ -54,10 +54,11 @@ SELECT pg_advisory_xact_lock(7203001);
 INSERT INTO access_records (request_id, project, version_id, routed, route_revision, conversation,
                             key_id, status, failed, attempts, first_byte_ms, duration_ms,
                             overhead_ms, flags, bytes_sent,
-                            prompt_tokens, completion_tokens, started_at, received_at)
+                            prompt_tokens, completion_tokens, sampled, started_at,
+                            received_at)
 VALUES (:request_id, :project, :version_id, :routed, :route_revision, :conversation, :key_id, :status,
         :failed, :attempts, :first_byte_ms, :duration_ms, :overhead_ms, :flags, :bytes_sent, :prompt_tokens,
-        :completion_tokens, :started_at, :received_at)
+        :completion_tokens, :sampled, :started_at, :received_at)
 ON CONFLICT (request_id) DO NOTHING;
 
 -- name: traffic_by_version

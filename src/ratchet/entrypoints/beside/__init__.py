@@ -1,0 +1,1 @@
+"""What the agent does for the Envoy beside it, on routes that ask for it."""

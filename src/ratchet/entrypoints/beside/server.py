@@ -1,0 +1,101 @@
+"""The socket at which Envoy asks: one service for what goes by and what wants an answer.
+
+The control plane may be away: the project and its settings are those of the last snapshot, which
+the agent has in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from ratchet.adapters.envoy.words import FEEDBACK_ROUTE
+from ratchet.core.routing import GatewaySnapshot
+from ratchet.entrypoints.beside import feedback
+from ratchet.entrypoints.beside.capture import Capturing
+from ratchet.entrypoints.beside.exchange import Body, attributes_of, headers_of
+from ratchet.entrypoints.beside.feedback import TakingFeedback
+from ratchet.wire.ratchet.beside.v1 import beside_pb2 as pb
+
+log = structlog.get_logger()
+
+PROCESSOR = "envoy.service.ext_proc.v3.ExternalProcessor"
+# A body in one piece, with room for what is around it.
+MESSAGE_BYTES_MAX = 80 * 1024 * 1024
+Requests = AsyncIterator[pb.ProcessingRequest]
+Responses = AsyncIterator[pb.ProcessingResponse]
+
+
+class Beside:
+    """Answers one Envoy."""
+
+    def __init__(self, capturing: Capturing, taking: TakingFeedback) -> None:
+        self.capturing, self._taking = capturing, taking
+        self.snapshot: GatewaySnapshot | None = None
+        """What is in force; None before the first."""
+
+    async def process(self, requests: Requests, _: Any) -> Responses:
+        """One request of a client's."""
+        try:
+            first = await anext(requests)
+        except StopAsyncIteration:
+            return
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        if first.observability_mode:
+            capture = snapshot.serving.capture
+            if capture is not None:
+                project = snapshot.admission.project
+                await self.capturing.take(first, requests, project, capture.sample)
+            return
+        if attributes_of(first).get("xds.route_name") == FEEDBACK_ROUTE:
+            async for answer in self._feedback(first, requests, snapshot.admission.project):
+                yield answer
+
+    async def _feedback(
+        self, first: pb.ProcessingRequest, requests: Requests, project: str
+    ) -> Responses:
+        headers = headers_of(first.request_headers)
+        body = Body(feedback.BODY_BYTES_MAX, is_whole=first.request_headers.end_of_stream)
+        if not body.is_whole:
+            yield pb.ProcessingResponse(request_headers=pb.HeadersResponse())
+            piece = await anext(requests)
+            body.add(piece.request_body)
+        status, content = await self._taking.take(project, headers, body)
+        yield said(status, content)
+
+
+def said(status: int, content: bytes, kind: str = "application/json") -> pb.ProcessingResponse:
+    """An answer that ends the request here."""
+    option = pb.HeaderValueOption(
+        header=pb.HeaderValue(key="content-type", raw_value=kind.encode()), append_action=2
+    )
+    return pb.ProcessingResponse(
+        immediate_response=pb.ImmediateResponse(
+            status=pb.HttpStatus(code=status),
+            headers=pb.HeaderMutation(set_headers=[option]),
+            body=content,
+            details="beside",
+        )
+    )
+
+
+async def listen(beside: Beside, socket: Path) -> grpc.aio.Server:
+    """Listen for Envoy.  The caller stops it."""
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)])
+    process = grpc.stream_stream_rpc_method_handler(
+        beside.process,
+        request_deserializer=pb.ProcessingRequest.FromString,
+        response_serializer=pb.ProcessingResponse.SerializeToString,
+    )
+    handlers = grpc.method_handlers_generic_handler(PROCESSOR, {"Process": process})
+    server.add_generic_rpc_handlers((handlers,))
+    server.add_insecure_port(f"unix:{socket}")
+    await server.start()
+    return server

@@ -1,0 +1,120 @@
+"""`ratchet data`: turns that were kept, what was said of them, and who is to be forgotten."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ratchet.entrypoints.cli.client import connect
+from ratchet.entrypoints.cli.key import only_project
+
+StateOption = Annotated[Path | None, typer.Option("--state-dir")]
+ProjectOption = Annotated[str | None, typer.Option(help="Default: the only one there is.")]
+JsonOption = Annotated[bool, typer.Option("--json")]
+SHOWN_CHARACTERS = 60
+
+app = typer.Typer(no_args_is_help=True, help="Turns and feedback: list, show, status, erase.")
+
+
+@app.command("list")
+def listing(
+    project: ProjectOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    with_feedback: Annotated[bool, typer.Option(help="Only turns that have some.")] = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest turns."""
+    client = connect(state_dir)
+    name = only_project(client, project)
+    rows = client.get("/turns", project=name, limit=limit, only_said=with_feedback)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("request", "version", "prompt", "answer", "feedback", box=None)
+    for row in rows:
+        last = row["messages"][-1].get("content")
+        said = [_said(each) for each in row["feedback"]]
+        table.add_row(
+            row["request_id"],
+            row["version_id"],
+            _short(last),
+            _short(row["answer"].get("content")),
+            " ".join(said),
+        )
+    Console().print(table)
+
+
+def _short(text: object) -> str:
+    line = " ".join(str(text or "").split())
+    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _said(feedback: dict[str, Any]) -> str:
+    if feedback["thumbs"]:
+        return {"up": "+1", "down": "-1"}[feedback["thumbs"]]
+    if feedback["score"] is not None:
+        return f"{feedback['score']:g}"
+    return "corrected" if feedback["correction"] else "comment"
+
+
+@app.command()
+def show(request_id: str, project: ProjectOption = None, state_dir: StateOption = None) -> None:
+    """One turn, whole, as JSON."""
+    client = connect(state_dir)
+    found = client.get(f"/turns/{request_id}", project=only_project(client, project))
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def status(
+    project: ProjectOption = None, state_dir: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """What was sampled in the last day, how much of it was kept, and what is stored."""
+    client = connect(state_dir)
+    found = client.get("/capture", project=only_project(client, project))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    print(
+        f"last 24 h: {found['sampled']} answers sampled, {found['kept']} kept, {found['lost']} lost"
+    )
+    since = f" since {found['oldest'][:10]}" if found["oldest"] else ""
+    print(f"stored: {found['turns']} turns{since}, {found['feedback']} feedback")
+    if found["feedback_without_turn"]:
+        print(f"feedback whose turn is not (or not yet) here: {found['feedback_without_turn']}")
+
+
+@app.command()
+def erase(
+    subject: Annotated[
+        str, typer.Option(help="A key's principal, a request's `user`, or a conversation.")
+    ],
+    why: Annotated[str, typer.Option(help="For the audit log.")],
+    project: ProjectOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a person's turns and what was said of them.  Cannot be undone."""
+    client = connect(state_dir)
+    name = only_project(client, project)
+    if not yes:
+        typer.confirm(f"Erase all turns of {subject!r} in {name} for good?", abort=True)
+    body = {"project": name, "subject": subject, "why": why, "who": getpass.getuser()}
+    found = client.post("/erasures", body)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"erased: {found['turns']} turns, {found['feedback']} feedback")
+    if found["conversations"]:
+        print(f"conversation names blanked in access records: {found['conversations']}")
+    if found["versions"]:
+        print(f"answered by: {', '.join(found['versions'])}")
+    print("what still waits at a gateway is refused when it comes; no dataset is made of turns yet")

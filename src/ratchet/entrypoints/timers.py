@@ -1,0 +1,115 @@
+"""What the control plane does by itself, again and again.
+
+Each is repeatable, and finds from the database what there is to do: nothing is lost with a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from ratchet.core.errors import Unavailable
+from ratchet.durable.reaper import reap, this_executor
+from ratchet.entrypoints.metrics import Metrics
+from ratchet.operations.ledger import mind_budgets
+from ratchet.operations.release import advance_all
+from ratchet.operations.runs import bury_silent_workers, dispatch
+from ratchet.operations.turns import keep_to_retention, tell_followers
+from ratchet.wiring import Parts
+
+log = structlog.get_logger()
+
+DISPATCH_SECONDS = 0.5
+REAP_SECONDS = 2.0
+BURY_SECONDS = 10.0
+COUNT_SECONDS = 1.0
+BUDGETS_SECONDS = 0.5
+FOLLOW_SECONDS = 0.5
+RETENTION_SECONDS = 600.0
+CAPTURE_SECONDS = 15.0
+
+Timer = Coroutine[Any, Any, None]
+
+
+def timers(parts: Parts, metrics: Metrics) -> list[Timer]:
+    """All of them; each runs until it is cancelled."""
+    return [
+        *_of_runs_and_releases(parts),
+        *_of_gateways(parts, metrics),
+        *_of_turns(parts, metrics),
+    ]
+
+
+def _of_runs_and_releases(parts: Parts) -> list[Timer]:
+    clock = parts.runs.clock
+    me = this_executor(parts.durable.executor_id, os.getpid(), clock.now())
+
+    async def reap_dead() -> None:
+        recovered = await reap(me, parts.executors, parts.durable, clock.now())
+        if recovered:
+            log.info("flows_recovered", flows=recovered)
+
+    return [
+        _every(REAP_SECONDS, "reap", reap_dead),
+        _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
+        _every(
+            parts.settings.judge_seconds,
+            "judge",
+            lambda: advance_all(parts.release, parts.durable),
+        ),
+        _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
+    ]
+
+
+def _of_gateways(parts: Parts, metrics: Metrics) -> list[Timer]:
+    async def count_gateways() -> None:
+        if (gateways := await parts.gateway.count(parts.runs.clock.now())) is not None:
+            log.info("gateways_counted", gateways=gateways)
+            metrics.gateways.set(gateways)
+
+    async def mind() -> None:
+        for budget, state in await mind_budgets(parts.ledger):
+            log.warning("budget_moved", budget=budget, to=state.value)
+
+    return [
+        _every(COUNT_SECONDS, "count_gateways", count_gateways),
+        _every(BUDGETS_SECONDS, "budgets", mind),
+    ]
+
+
+def _of_turns(parts: Parts, metrics: Metrics) -> list[Timer]:
+    async def follow() -> None:
+        while await tell_followers(parts.turns):
+            continue
+
+    async def retain() -> None:
+        if dropped := await keep_to_retention(parts.turns):
+            log.info("days_dropped", tables=dropped)
+
+    async def count_lost() -> None:
+        lost = 0
+        for project in await parts.turns.projects.listing():
+            lost += (await parts.views.capture(project.name, parts.turns.clock.now()))["lost"]
+        metrics.turns_lost.set(lost)
+
+    return [
+        _every(FOLLOW_SECONDS, "follow", follow),
+        _every(RETENTION_SECONDS, "retain", retain),
+        _every(CAPTURE_SECONDS, "capture", count_lost),
+    ]
+
+
+async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """A dull loop: do the work, whatever it raised go on to the next time."""
+    while True:
+        try:
+            await work()
+        except Unavailable as error:
+            log.warning("timer_waits", timer=name, because=str(error))
+        except Exception:
+            log.exception("timer_failed", timer=name)
+        await asyncio.sleep(seconds)
