@@ -123,6 +123,18 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """Deterministic requests (temperature 0, or a seed) are answered again from Valkey."""
+
+    ttl_seconds: float = 3600.0
+    answer_bytes_max: int = MEBIBYTE
+
+    def __post_init__(self) -> None:
+        if self.ttl_seconds < 1 or not 1 <= self.answer_bytes_max <= 16 * MEBIBYTE:
+            raise Rejected("gateway.cache: expected a ttl of at least 1s, max_answer at most 16MiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """A project's promises to its clients."""
 
@@ -143,6 +155,7 @@ class Serving:
     fallback: Fallback | None = None
     oidc: Oidc | None = None
     capture: Capture | None = None
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.body_bytes_max <= BODY_BYTES_LIMIT:
@@ -184,6 +197,8 @@ def from_json(value: Mapping[str, Any]) -> Serving:
     known["oidc"] = _oidc(oidc) if oidc else None
     fallback = known.get("fallback")
     known["fallback"] = Fallback(**fallback) if fallback else None
+    cache = known.get("cache")
+    known["cache"] = Cache(**cache) if cache else None
     capture = known.get("capture")
     known["capture"] = Capture(**capture) if capture else None
     return Serving(**known)

@@ -2,10 +2,10 @@
 
 Fetches the snapshot as soon as it changes, brings it into force, reads back what Envoy applied and
 reports it; ships the access records that Envoy writes; and does what routes ask of it (`beside`):
-keeps sampled turns and takes feedback.  The control plane may be away: what Envoy has stays in
-force, and what is to be shipped waits in files.  Only in the middle of a canary there is a
-limit: after `blind_hold` without a word all traffic goes to the baseline, because nobody can see
-how the canary does.
+keeps sampled turns, takes feedback, answers from the cache.  The control plane may be away: what
+Envoy has stays in force, and what is to be shipped waits in files.  Only in the middle of a canary
+there is a limit: after `blind_hold` without a word all traffic goes to the baseline, because nobody
+can see how the canary does.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import structlog
 
 from ratchet.adapters.envoy.files import EnvoyFiles
 from ratchet.adapters.spool import Spool
+from ratchet.adapters.valkey import Valkey
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot, without_canary
 from ratchet.entrypoints import snapshots
+from ratchet.entrypoints.beside.caching import Caching
 from ratchet.entrypoints.beside.capture import Capturing
 from ratchet.entrypoints.beside.feedback import TakingFeedback
 from ratchet.entrypoints.beside.server import Beside, listen
@@ -54,6 +56,8 @@ class Agent:
     token: Secret
     envoy: EnvoyFiles
     clock: Clock
+    valkey: Valkey | None = None
+    """For routes with a cache; without it they bypass."""
     snapshot: GatewaySnapshot | None = None
     applied_revision: int = -1
     is_blind: bool = False
@@ -65,7 +69,11 @@ class Agent:
         reporter = Reporter(self.telemetry, self.token, self.name)
         turns = Spool(self.envoy.spool("turns"), TURNS_BYTES_MAX)
         feedback = Spool(self.envoy.spool("feedback"), FEEDBACK_BYTES_MAX)
-        self.beside = Beside(Capturing(turns, self.clock), TakingFeedback(feedback, self.clock))
+        self.beside = Beside(
+            Capturing(turns, self.clock),
+            TakingFeedback(feedback, self.clock),
+            Caching(self.valkey),
+        )
         self._remember()
         asked = await listen(self.beside, self.envoy.beside)
         shipping = [

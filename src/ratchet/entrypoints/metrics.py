@@ -7,6 +7,7 @@ Envoy's own numbers (ejections, retries, breakers, limits) are at the gateway's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -22,60 +23,52 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self._requests = counter(
             "ratchet_requests_total",
             "Answers of gateways by arm and outcome.",
             (*_ARM, "gateway", "outcome"),
-            registry=self.registry,
         )
-        self._tokens = Counter(
-            "ratchet_tokens_total", "Tokens of answers.", (*_ARM, "kind"), registry=self.registry
-        )
-        self._retries = Counter(
-            "ratchet_retries_total", "Attempts after the first.", _ARM, registry=self.registry
-        )
-        self._first = Histogram(
+        self._tokens = counter("ratchet_tokens_total", "Tokens of answers.", (*_ARM, "kind"))
+        self._retries = counter("ratchet_retries_total", "Attempts after the first.", _ARM)
+        self._first = histogram(
             "ratchet_time_to_first_byte_seconds",
             "From the request's first byte to the answer's.",
             _ARM,
             buckets=SECONDS,
-            registry=self.registry,
         )
-        self._whole = Histogram(
+        self._whole = histogram(
             "ratchet_request_seconds",
             "From the request's first byte to the answer's last.",
             _ARM,
             buckets=SECONDS,
-            registry=self.registry,
         )
-        self._rate = Histogram(
+        self._rate = histogram(
             "ratchet_tokens_per_second",
             "Completion tokens by the time after the first byte, of streams and whole answers.",
             _ARM,
             buckets=(1, 5, 10, 20, 50, 100, 200, 500, 1000),
-            registry=self.registry,
         )
-        self._overhead = Histogram(
+        self._overhead = histogram(
             "ratchet_gateway_overhead_seconds",
             "What the gateway itself took: to the engine, and back from its first byte.",
             ("gateway",),
             buckets=OVERHEAD_SECONDS,
-            registry=self.registry,
         )
-        self.gateways = Gauge(
-            "ratchet_gateways", "Gateways that were heard of lately.", registry=self.registry
-        )
+        self.gateways = gauge("ratchet_gateways", "Gateways that were heard of lately.")
 
-        self.turns = Counter(
-            "ratchet_turns_total", "Turns that were stored.", registry=self.registry
+        self._cache = counter(
+            "ratchet_cache_total",
+            "Answers of routes with a cache: hit, miss or bypass.",
+            ("outcome",),
         )
-        self.feedback = Counter(
-            "ratchet_feedback_total", "Feedback that was stored.", registry=self.registry
-        )
-        self.turns_lost = Gauge(
+        self.turns = counter("ratchet_turns_total", "Turns that were stored.")
+        self.feedback = counter("ratchet_feedback_total", "Feedback that was stored.")
+        self.turns_lost = gauge(
             "ratchet_turns_lost",
             "Answers of the last day that were sampled, given whole and did not become a turn.",
-            registry=self.registry,
         )
 
     def saw(self, gateway: str, records: Sequence[AccessRecord]) -> None:
@@ -85,6 +78,8 @@ class Metrics:
             self._requests.labels(*arm, gateway, outcome(record)).inc()
             if record.attempts > 1:
                 self._retries.labels(*arm).inc(record.attempts - 1)
+            if record.cache:
+                self._cache.labels(record.cache).inc()
             self._first.labels(*arm).observe(record.first_byte_ms / 1000)
             self._whole.labels(*arm).observe(record.duration_ms / 1000)
             self._overhead.labels(gateway).observe(record.overhead_ms / 1000)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ratchet.ports.gateway import (
     AccessRecord,
     AccessStore,
+    AnswerStore,
     EngineReport,
     EngineStore,
     GatewayReport,
@@ -57,6 +58,7 @@ __all__ = [
     "AccessRecord",
     "AccessStore",
     "Act",
+    "AnswerStore",
     "AttemptStore",
     "Audit",
     "EngineReport",

@@ -102,6 +102,8 @@ class AccessRecord:
     """As the answer told them; None when it told none, a failure for example."""
     flags: str
     """Envoy's own words for what went wrong; empty when nothing did."""
+    cache: str = ""
+    """`hit` (no engine was asked, nothing is charged), `miss`, `bypass`; empty without a cache."""
     sampled: bool = False
     """It was chosen to become a turn."""
     started_at: datetime
@@ -148,6 +150,16 @@ class LedgerStore(Protocol):
         self, id_: str, old: BudgetState, new: BudgetState, now: datetime
     ) -> bool:
         """False when somebody else moved it.  Gateways are told in the same transaction."""
+
+
+class AnswerStore(Protocol):
+    """Answers that may be lost."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Raises `Unavailable` within milliseconds."""
+
+    async def put(self, key: str, value: bytes, seconds: int) -> None:
+        """Keep for so long at most.  Raises `Unavailable` within milliseconds."""
 
 
 class RecordSink(Protocol):

@@ -1,7 +1,8 @@
-"""What Envoy asks the agent beside it: only on routes that want a turn captured.
+"""What Envoy asks the agent beside it: only on routes that want it.
 
 The agent listens on a socket next to Envoy.  Capture is told and never waited for: an agent that is
-slow, stopped or killed costs turns, which are counted, and no request.
+slow, stopped or killed costs turns, which are counted, and no request.  For the cache and for
+feedback the agent is asked; a request that it does not answer in time goes on without it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _SERVICE = {"envoy_grpc": {"cluster_name": CLUSTER}}
 _ATTRIBUTES = ["xds.cluster_name", "xds.route_name"]
 # The agent answers within milliseconds; without it a request goes on.
 ANSWER_SECONDS = 0.5
+# It may ask for this much more, for one that waits for the answer of another.
+ANSWER_SECONDS_MAX = 60
 # A captured stream holds its place for this long after its end, so that the agent can read it.
 READ_SECONDS = 2.0
 STREAMS_MAX = 20_000
@@ -75,11 +78,14 @@ def filters() -> list[Resource]:
                 "grpc_service": _SERVICE,
                 "failure_mode_allow": True,
                 "message_timeout": f"{ANSWER_SECONDS:g}s",
+                "max_message_timeout": f"{ANSWER_SECONDS_MAX}s",
+                "allow_mode_override": True,
+                "mutation_rules": {"disallow_system": True, "allow_all_routing": False},
                 "request_attributes": _ATTRIBUTES,
                 "processing_mode": {
                     "request_header_mode": "SEND",
                     "request_body_mode": "BUFFERED_PARTIAL",
-                    "response_header_mode": "SKIP",
+                    "response_header_mode": "SEND",
                     "response_body_mode": "NONE",
                     "request_trailer_mode": "SKIP",
                     "response_trailer_mode": "SKIP",

@@ -14,6 +14,8 @@ from typing import Any
 
 from ratchet.adapters.envoy import admission, beside, usage
 from ratchet.adapters.envoy.words import (
+    CACHE_HEADER,
+    CACHED,
     CONVERSATION_HEADER,
     CONVERSATION_NAMESPACE,
     ENVOY,
@@ -48,6 +50,7 @@ _FORMAT = {
     "there_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
     "back_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
     "total_ms": "%DURATION%",
+    "cache": f"%RESP({CACHE_HEADER})%",
     "sampled": beside.SAMPLED_STATE,
     **{count: f"%DYNAMIC_METADATA({usage.NAMESPACE}:{count})%" for count in usage.COUNTS},
 }
@@ -78,11 +81,13 @@ def record_of(line: str) -> AccessRecord | None:
     if found is None or version is None or not (seen["path"] or "").endswith("/completions"):
         return None
     routed, route_revision = found
+    is_hit = seen.get("cache") == "hit"
+    counts = {} if is_hit else {count: seen[count] for count in usage.COUNTS}
     whole_us = seen["whole_us"]
     return AccessRecord(
         request_id=seen["id"],
         version=version,
-        routed=FALLBACK if version == FALLBACK else routed,
+        routed=CACHED if is_hit else FALLBACK if version == FALLBACK else routed,
         route_revision=route_revision,
         conversation=seen["conversation"] or seen["named"] or "",
         key_id=seen["key"] or "",
@@ -92,16 +97,23 @@ def record_of(line: str) -> AccessRecord | None:
         duration_ms=float(seen["total_ms"]) if whole_us is None else whole_us / 1000,
         overhead_ms=((seen["there_us"] or 0) + (seen["back_us"] or 0)) / 1000,
         bytes_sent=int(seen["sent"] or 0),
-        **{count: None if seen[count] is None else int(seen[count]) for count in usage.COUNTS},
+        prompt_tokens=_whole(counts.get("prompt_tokens")),
+        completion_tokens=_whole(counts.get("completion_tokens")),
+        cache=seen.get("cache") or "",
         flags="" if seen["flags"] == "-" else seen["flags"] or "",
         sampled=bool(seen.get("sampled")),
         started_at=datetime.fromtimestamp(float(seen["began"]), UTC),
     )
 
 
+def _whole(told: Any) -> int | None:
+    return None if told is None else int(told)
+
+
 def _version(seen: Mapping[str, Any]) -> VersionId | None:
     """The version that answered, or that should have; None for who was not let in."""
-    if not int(seen["attempts"] or 0) and int(seen["status"] or 0) < 500:
+    is_hit = seen.get("cache") == "hit"
+    if not is_hit and not int(seen["attempts"] or 0) and int(seen["status"] or 0) < 500:
         # Envoy names the cluster where the request would have gone.
         return None
     if seen["version"] == FALLBACK:

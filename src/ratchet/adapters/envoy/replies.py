@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratchet.adapters.envoy.words import ENVOY, Resource
+from ratchet.adapters.envoy.words import BESIDE, BESIDE_STREAM, ENVOY, Resource
 from ratchet.core.access import KEY_PREFIX
 
 _CEL = f"{ENVOY}extensions.access_loggers.filters.cel.v3.ExpressionFilter"
@@ -137,21 +137,26 @@ def local_replies() -> Resource:
             "content_type": "application/json",
         },
     }
-    # The agent has said it in its own words.
-    beside = {
+    beside = [_as_told(BESIDE, "application/json"), _as_told(BESIDE_STREAM, "text/event-stream")]
+    other = {"json_format": _error("%LOCAL_REPLY_BODY%", "server_error", "%RESPONSE_CODE_DETAILS%")}
+    return {"mappers": [health, *beside, *map(_mapper, REPLIES)], "body_format": other}
+
+
+def _as_told(why: str, content_type: str) -> Resource:
+    """The agent has said it in its own words."""
+    expression = f"{_DETAILS} == '{why}'"
+    return {
         "filter": {
             "extension_filter": {
-                "name": "beside",
-                "typed_config": {"@type": _CEL, "expression": f"{_DETAILS}.startsWith('beside')"},
+                "name": why,
+                "typed_config": {"@type": _CEL, "expression": expression},
             }
         },
         "body_format_override": {
             "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-            "content_type": "application/json",
+            "content_type": content_type,
         },
     }
-    other = {"json_format": _error("%LOCAL_REPLY_BODY%", "server_error", "%RESPONSE_CODE_DETAILS%")}
-    return {"mappers": [health, beside, *map(_mapper, REPLIES)], "body_format": other}
 
 
 def _mapper(reply: Reply) -> Resource:

@@ -9,6 +9,7 @@ from ratchet.adapters.envoy.clusters import OUTSIDE, target
 from ratchet.adapters.envoy.listener import UNMEASURED
 from ratchet.adapters.envoy.words import (
     ARMS,
+    CACHE_HEADER,
     CHOSEN,
     CONVERSATION_HEADER,
     ENVOY,
@@ -108,6 +109,10 @@ def _set(name: str, value: str) -> Resource:
     return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
+def _if_absent(name: str, value: str) -> Resource:
+    return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
+
+
 def _nothing_served() -> Resource:
     return {
         "name": "nothing-served",
@@ -181,8 +186,14 @@ def _way(
     asks_body = serving.sticky is Sticky.USER and Scope.ANSWERS in scopes
     if asks_body:
         filters |= conversation.on_route()
+    sets, says = [_set(IDLE_HEADER, f"{timeouts.idle_seconds:g}")], []
     if Scope.ANSWERS in scopes:
         filters |= beside.on_route(serving.capture)
+        if serving.cache is not None:
+            filters |= beside.asked()
+            # Said by the agent; when it is away, by the route.
+            sets.append(_if_absent(CACHE_HEADER, "bypass"))
+            says.append(_set(CACHE_HEADER, f"%REQ({CACHE_HEADER})%"))
     silence = max(timeouts.first_byte_seconds, timeouts.idle_seconds * IDLE_GRACE)
     return {
         # The access record carries this name, and so the weights under which it was routed.
@@ -190,7 +201,8 @@ def _way(
         "match": {"path": path, "headers": headers},
         "typed_per_filter_config": filters,
         "request_body_buffer_limit": serving.body_bytes_max,
-        "request_headers_to_add": [_set(IDLE_HEADER, f"{timeouts.idle_seconds:g}")],
+        "request_headers_to_add": sets,
+        "response_headers_to_add": says,
         "route": {
             **to,
             # Only a fallback has a name of its own.
@@ -235,8 +247,7 @@ def _retries() -> Resource:
 
 def _says(version: VersionId) -> list[Resource]:
     """The answer names its version, unless it comes from a fallback that said so already."""
-    header = {"key": VERSION_HEADER, "value": version}
-    return [{"header": header, "append_action": "ADD_IF_ABSENT"}]
+    return [_if_absent(VERSION_HEADER, version)]
 
 
 def _arms(snapshot: GatewaySnapshot) -> Resource:

@@ -17,12 +17,17 @@ VERSION_HEADER = "x-ratchet-version"
 """In an answer: the version that gave it.  In a tester's request: the one that is to answer."""
 IDLE_HEADER = "x-ratchet-idle-seconds"
 """Tells an engine how long a stream may be silent."""
+CACHE_HEADER = "x-ratchet-cache"
+"""In an answer: hit, miss or bypass, where the project has a cache."""
+BESIDE, BESIDE_STREAM = "beside", "beside_stream"
+"""Why Envoy answers by itself, when the agent told it what to say."""
 FALLBACK = "fallback"
 """The name of the version that a fallback's answers carry."""
 CONVERSATION_NAMESPACE = "ratchet.conversation"
 
 # How a request found its arm is part of its route's name, and so of its access record.
 ARMS, CHOSEN, PINNED = "arms", "chosen", "pinned"
+CACHED = "cached"
 FEEDBACK_ROUTE = "feedback"
 
 

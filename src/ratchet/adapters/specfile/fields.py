@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ratchet.core.access import ANY_MODEL, Role, Scope
+from ratchet.core.errors import Rejected
 from ratchet.core.serving import (
     ANY_TIER,
     BODY_BYTES_LIMIT,
     MEBIBYTE,
+    Cache,
     Capture,
     Fallback,
     Grant,
@@ -178,6 +180,22 @@ def _fallback(value: Any) -> Fallback:
     if not isinstance(key, str) or (key and not _VARIABLE.match(key)):
         raise Unfit("a key as the name of a variable, like $OPENAI_API_KEY: no secrets in files")
     return Fallback(url=url.rstrip("/"), key_variable=key.removeprefix("$"))
+
+
+def _cache(value: Any) -> Cache | None:
+    if isinstance(value, bool):
+        return Cache() if value else None
+    if not isinstance(value, dict) or not set(value) <= {"ttl", "max_answer"}:
+        raise Unfit("true, or {ttl: 1h, max_answer: 1MiB}")
+    given: dict[str, Any] = {}
+    if "ttl" in value:
+        given["ttl_seconds"] = duration(value["ttl"])
+    if "max_answer" in value:
+        given["answer_bytes_max"] = _size(value["max_answer"])
+    try:
+        return Cache(**given)
+    except Rejected as error:
+        raise Unfit(str(error).partition("expected ")[2]) from None
 
 
 def _capture(value: Any) -> Capture | None:
@@ -359,6 +377,21 @@ FIELDS: Mapping[str, Field] = {
             "properties": {"url": _STRING, "key": _STRING},
         },
         "Who answers when no engine of the baseline is left: {url: https://HOST, key: $VARIABLE}.",
+    ),
+    "gateway.cache": Field(
+        _cache,
+        {
+            "oneOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"ttl": _STRING, "max_answer": _STRING},
+                },
+            ]
+        },
+        "Answer deterministic requests (temperature 0, or a seed) again from Valkey: true, or "
+        "{ttl: 1h, max_answer: 1MiB}. Default: no cache.",
     ),
     "gateway.capture": Field(
         _capture,

@@ -147,6 +147,7 @@ def _serving(values: Mapping[str, Any]) -> Serving:
         fallback="fallback",
         oidc="oidc",
         capture="capture",
+        cache="cache",
     )
     return Serving(
         access=Access(values.get("gateway.access", "keys")),

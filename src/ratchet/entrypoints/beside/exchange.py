@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ratchet.adapters.envoy.words import BESIDE, BESIDE_STREAM
 from ratchet.wire.ratchet.beside.v1 import beside_pb2 as pb
 
 ATTRIBUTES = "envoy.filters.http.ext_proc"
@@ -50,3 +51,34 @@ def attributes_of(message: pb.ProcessingRequest) -> Mapping[str, str]:
     """Route and cluster, as Envoy names them."""
     fields = message.attributes[ATTRIBUTES].fields if ATTRIBUTES in message.attributes else {}
     return {name: value.string_value for name, value in fields.items()}
+
+
+def put_headers(headers: Mapping[str, str]) -> pb.HeaderMutation:
+    """Headers that are set, whatever was there."""
+    return pb.HeaderMutation(
+        set_headers=[
+            pb.HeaderValueOption(
+                header=pb.HeaderValue(key=name, raw_value=value.encode()), append_action=2
+            )
+            for name, value in headers.items()
+        ]
+    )
+
+
+def answer_here(
+    status: int,
+    content: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> pb.ProcessingResponse:
+    """An answer that ends the request here."""
+    is_stream = content_type.startswith("text/event-stream")
+    return pb.ProcessingResponse(
+        immediate_response=pb.ImmediateResponse(
+            status=pb.HttpStatus(code=status),
+            headers=put_headers({"content-type": content_type, **(headers or {})}),
+            body=content,
+            # By this Envoy knows that the words are ours (`adapters/envoy/replies.py`).
+            details=BESIDE_STREAM if is_stream else BESIDE,
+        )
+    )

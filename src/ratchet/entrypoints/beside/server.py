@@ -17,8 +17,9 @@ import structlog
 from ratchet.adapters.envoy.words import FEEDBACK_ROUTE
 from ratchet.core.routing import GatewaySnapshot
 from ratchet.entrypoints.beside import feedback
+from ratchet.entrypoints.beside.caching import Caching
 from ratchet.entrypoints.beside.capture import Capturing
-from ratchet.entrypoints.beside.exchange import Body, attributes_of, headers_of
+from ratchet.entrypoints.beside.exchange import Body, answer_here, attributes_of, headers_of
 from ratchet.entrypoints.beside.feedback import TakingFeedback
 from ratchet.wire.ratchet.beside.v1 import beside_pb2 as pb
 
@@ -34,8 +35,8 @@ Responses = AsyncIterator[pb.ProcessingResponse]
 class Beside:
     """Answers one Envoy."""
 
-    def __init__(self, capturing: Capturing, taking: TakingFeedback) -> None:
-        self.capturing, self._taking = capturing, taking
+    def __init__(self, capturing: Capturing, taking: TakingFeedback, caching: Caching) -> None:
+        self.capturing, self._taking, self.caching = capturing, taking, caching
         self.snapshot: GatewaySnapshot | None = None
         """What is in force; None before the first."""
 
@@ -57,6 +58,10 @@ class Beside:
         if attributes_of(first).get("xds.route_name") == FEEDBACK_ROUTE:
             async for answer in self._feedback(first, requests, snapshot.admission.project):
                 yield answer
+        elif snapshot.serving.cache is not None:
+            project, cache = snapshot.admission.project, snapshot.serving.cache
+            async for answer in self.caching.serve(first, requests, project, cache):
+                yield answer
 
     async def _feedback(
         self, first: pb.ProcessingRequest, requests: Requests, project: str
@@ -68,22 +73,7 @@ class Beside:
             piece = await anext(requests)
             body.add(piece.request_body)
         status, content = await self._taking.take(project, headers, body)
-        yield said(status, content)
-
-
-def said(status: int, content: bytes, kind: str = "application/json") -> pb.ProcessingResponse:
-    """An answer that ends the request here."""
-    option = pb.HeaderValueOption(
-        header=pb.HeaderValue(key="content-type", raw_value=kind.encode()), append_action=2
-    )
-    return pb.ProcessingResponse(
-        immediate_response=pb.ImmediateResponse(
-            status=pb.HttpStatus(code=status),
-            headers=pb.HeaderMutation(set_headers=[option]),
-            body=content,
-            details="beside",
-        )
-    )
+        yield answer_here(status, content)
 
 
 async def listen(beside: Beside, socket: Path) -> grpc.aio.Server:

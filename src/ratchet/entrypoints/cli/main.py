@@ -103,6 +103,7 @@ def agent(
 ) -> None:
     """Beside an Envoy: bring snapshots into force and report."""
     from ratchet.adapters.envoy.files import EnvoyFiles
+    from ratchet.adapters.valkey import Valkey
     from ratchet.entrypoints.agent import Agent
     from ratchet.kit.clock import SystemClock
     from ratchet.kit.logs import configure
@@ -113,7 +114,9 @@ def agent(
     files = EnvoyFiles(folder, admin_socket, region=region, env=environment())
     files.prepare()
     token = Secret(token_file.read_text().strip())
-    _run_program(Agent(name, server, telemetry, token, files, SystemClock()).run())
+    url = environment().get("RATCHET_VALKEY_URL", "")
+    valkey = Valkey(Secret(url)) if url else None
+    _run_program(Agent(name, server, telemetry, token, files, SystemClock(), valkey).run())
 
 
 @app.command()

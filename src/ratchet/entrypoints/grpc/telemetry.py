@@ -66,6 +66,7 @@ def from_wire(record: pb.Record) -> AccessRecord:
         completion_tokens=record.completion_tokens if told("completion_tokens") else None,
         flags=record.flags,
         sampled=record.sampled,
+        cache=record.cache,
         started_at=record.started_at.ToDatetime(tzinfo=UTC),
     )
 
@@ -88,6 +89,7 @@ def to_wire(record: AccessRecord) -> pb.Record:
         completion_tokens=record.completion_tokens,
         flags=record.flags,
         sampled=record.sampled,
+        cache=record.cache,
     )
     made.started_at.FromDatetime(record.started_at)
     return made

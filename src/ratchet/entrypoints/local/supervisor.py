@@ -121,6 +121,10 @@ class Stack:
         self._add(self._valkey())
         return url
 
+    @property
+    def _valkey_url(self) -> str:
+        return f"unix://{self.state.sockets / 'valkey.sock'}"
+
     def _valkey(self) -> Child:
         return Child(
             name="valkey",
@@ -129,6 +133,8 @@ class Stack:
                 "--unixsocket", str(self.state.sockets / "valkey.sock"),
                 "--unixsocketperm", "600",
                 "--dir", str(self.state.folder("valkey")),
+                # What has no end of its own is never pushed out.
+                "--maxmemory", "256mb", "--maxmemory-policy", "volatile-lru",
                 "--appendonly", "yes", "--save", "", "--daemonize", "no",
             ],
             log_file=self.state.log("valkey"),
@@ -216,7 +222,7 @@ class Stack:
             "--token-file", str(self.state.token_file),
             "--folder", str(self.state.folder("envoy") / "xds"),
             "--admin-socket", str(self.admin_socket),
-            env=self.env,
+            env={"RATCHET_VALKEY_URL": self._valkey_url, **self.env},
         )  # fmt: skip
 
     def _add(self, child: Child) -> None:

@@ -24,7 +24,7 @@ class ReportRecordsResponse(_message.Message):
     def __init__(self, new: _Optional[int] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("request_id", "version", "routed", "route_revision", "conversation", "key_id", "status", "attempts", "first_byte_us", "duration_us", "overhead_us", "bytes_sent", "prompt_tokens", "completion_tokens", "started_at", "flags", "sampled")
+    __slots__ = ("request_id", "version", "routed", "route_revision", "conversation", "key_id", "status", "attempts", "first_byte_us", "duration_us", "overhead_us", "bytes_sent", "prompt_tokens", "completion_tokens", "started_at", "flags", "sampled", "cache")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUTED_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class Record(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     version: str
     routed: str
@@ -59,4 +60,5 @@ class Record(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     flags: str
     sampled: bool
-    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., routed: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ..., key_id: _Optional[str] = ..., status: _Optional[int] = ..., attempts: _Optional[int] = ..., first_byte_us: _Optional[int] = ..., duration_us: _Optional[int] = ..., overhead_us: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[str] = ..., sampled: _Optional[bool] = ...) -> None: ...
+    cache: str
+    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., routed: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ..., key_id: _Optional[str] = ..., status: _Optional[int] = ..., attempts: _Optional[int] = ..., first_byte_us: _Optional[int] = ..., duration_us: _Optional[int] = ..., overhead_us: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[str] = ..., sampled: _Optional[bool] = ..., cache: _Optional[str] = ...) -> None: ...
