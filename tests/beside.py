@@ -21,6 +21,7 @@ from ratchet.core.turns import Feedback, Turn
 from ratchet.entrypoints.beside.caching import Caching
 from ratchet.entrypoints.beside.capture import Capturing
 from ratchet.entrypoints.beside.feedback import TakingFeedback
+from ratchet.entrypoints.beside.quota import Quotas
 from ratchet.entrypoints.beside.server import Beside, listen
 from ratchet.entrypoints.grpc.capture import Capture as CaptureService
 from ratchet.entrypoints.grpc.reporter import Reporter
@@ -28,7 +29,7 @@ from ratchet.entrypoints.metrics import Metrics
 from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.secret import Secret
-from ratchet.ports import AnswerStore, Erased
+from ratchet.ports import AnswerStore, Erased, QuotaStore
 from ratchet.wire.ratchet.v1 import capture_pb2_grpc
 from tests.gateway import Gateway, running_gateway, snapshot_of
 
@@ -98,6 +99,7 @@ def beside(
     admission: Admission = OPEN,
     serving: Serving = ALL,
     store: AnswerStore | None = None,
+    quota: QuotaStore | None = None,
     **changes: Any,
 ) -> None:
     """Play a scenario with a gateway and its agent's side."""
@@ -114,7 +116,12 @@ def beside(
         turns, feedback = (Spool(folder / f"{n}.jsonl", 2**20) for n in ("turns", "feedback"))
         reporter = Reporter(f"127.0.0.1:{port}", secret, "gateway-1")
         caching = Caching(store)
-        made = Beside(Capturing(turns, clock), TakingFeedback(feedback, clock), caching)
+        made = Beside(
+            Capturing(turns, clock),
+            TakingFeedback(feedback, clock),
+            caching,
+            Quotas(quota, clock),
+        )
         made.snapshot = replace(snapshot_of(gateway, admission), serving=serving)
         server = await listen(made, beside_socket(gateway.places.admin_socket))
         shipping = [

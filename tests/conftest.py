@@ -17,6 +17,7 @@ import pytest
 from ratchet.adapters.postgres.migrate import migrate
 from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
 from ratchet.entrypoints.local.privileges import become_unprivileged
+from tests.valkey import Server
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -73,3 +74,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-transcripts", action="store_true", help="write scenario transcripts anew"
     )
+
+
+@pytest.fixture
+def valkey() -> Iterator[Server]:
+    """A running Valkey of this test's own."""
+    with tempfile.TemporaryDirectory(prefix="ratchet-v-") as folder:
+        made = Server(Path(folder))
+        yield made
+        made.process.kill()
+        made.process.wait()

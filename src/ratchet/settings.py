@@ -53,6 +53,9 @@ class Settings:
     mlflow_uri: str = ""
     """Mirror of runs and versions: `MLFLOW_TRACKING_URI`.  Empty: no mirror."""
 
+    valkey_url: Secret | None = None
+    """Valkey or Redis, for exact budgets: `RATCHET_VALKEY_URL`.  The embedded stack sets it."""
+
     mongodb_url: Secret | None = None
     """Where turns, feedback and erasures are copied to: `RATCHET_MONGODB_URL`.  Empty: nowhere."""
 
@@ -77,6 +80,7 @@ class Settings:
                 database_connections=int(env.get("RATCHET_DATABASE_CONNECTIONS", "8")),
                 judge_seconds=float(env.get("RATCHET_JUDGE_SECONDS", "0.25")),
                 mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
+                valkey_url=Secret(valkey) if (valkey := env.get("RATCHET_VALKEY_URL")) else None,
                 mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
                 events_stdout=env.get("RATCHET_EVENTS_STDOUT", "") not in ("", "0"),
             )

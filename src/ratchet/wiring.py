@@ -26,6 +26,8 @@ from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.stdout import StdoutEvents
 from ratchet.adapters.tokens import Tokens
+from ratchet.adapters.valkey.client import Valkey
+from ratchet.adapters.valkey.quota import ValkeyQuota
 from ratchet.durable.flow import Durable
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.ids import new_id
@@ -37,6 +39,9 @@ from ratchet.operations.runs import RunParts
 from ratchet.operations.turns import TurnParts
 from ratchet.ports import EventSink, Tracker
 from ratchet.settings import Settings
+
+# Nobody waits for the control plane's calls, as a request would.
+VALKEY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +117,19 @@ def build(settings: Settings) -> Parts:
         engines=engines,
         gateway=PostgresGateway(database),
         records=PostgresRecords(database),
-        ledger=LedgerParts(PostgresLedger(database), projects, keys, audit, clock),
+        ledger=LedgerParts(
+            PostgresLedger(database), projects, keys, audit, clock, _quota(settings)
+        ),
         turns=TurnParts(turns, turns, _sinks(settings), projects, audit, clock),
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
     )
+
+
+def _quota(settings: Settings) -> ValkeyQuota | None:
+    if settings.valkey_url is None:
+        return None
+    return ValkeyQuota(Valkey(settings.valkey_url, call_seconds=VALKEY_SECONDS))
 
 
 def _sinks(settings: Settings) -> tuple[EventSink, ...]:

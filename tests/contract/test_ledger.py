@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
+from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.ledger import PostgresLedger
 from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects
 from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.valkey.client import Valkey
+from ratchet.adapters.valkey.quota import ValkeyQuota
 from ratchet.core.access import Caller, Role
 from ratchet.core.artifact import VersionId
+from ratchet.core.errors import Unavailable
 from ratchet.core.ledger import Budget, Period, Price, SubjectKind, Unit
-from ratchet.operations.ledger import drop_budget, mind_budgets, set_budget
+from ratchet.core.quota import Exact, Tokens
+from ratchet.kit.clock import ManualClock
+from ratchet.operations.ledger import (
+    LedgerParts,
+    drop_budget,
+    mind_budgets,
+    set_budget,
+    tell_exact_routes,
+)
 from ratchet.ports import Settlement
-from tests.contract.test_postgres import NOW, a_live_release, with_database
+from tests.contract.test_postgres import NOW, SPEC, a_live_release, with_database
 from tests.integration.test_access import Api, with_api
+from tests.valkey import Server
 
 ANA = Caller(name="ana", role=Role.ADMIN)
 
@@ -169,3 +186,55 @@ def test_an_engines_journal_is_settled_once_over_http(database_url: str, tmp_pat
         assert (wrong.status_code, stranger.status_code) == (422, 401)
 
     with_api(database_url, tmp_path, scenario)
+
+
+def test_exact_routes_are_told_what_the_ledger_says(database_url: str, valkey: Server) -> None:
+    async def scenario(database: Database) -> None:
+        await a_live_release(database)
+        serving = replace(SPEC.serving, exact=Exact())
+        await PostgresProjects(database).put(replace(SPEC, serving=serving), NOW)
+        quota = ValkeyQuota(Valkey(valkey.url))
+        ledger = PostgresLedger(database)
+        parts = LedgerParts(
+            ledger, PostgresProjects(database), PostgresAccess(database), PostgresAudit(database),
+            ManualClock(NOW), quota,
+        )  # fmt: skip
+        await ledger.put_budget(limit(Unit.TOKENS, "100"), "ana", NOW)
+        await tell_exact_routes(parts)
+        assert await quota.reserve("p", "key_1", "1", Tokens(50, 40), 4e9) is None
+        assert await quota.reserve("p", "key_1", "2", Tokens(10, 1), 4e9) is not None
+        await quota.settle("p", "key_1", "1", Tokens(10, 10))
+        await ledger.settle([answer("1", tokens=10)], "gateway", NOW)
+
+        await tell_exact_routes(parts)
+
+        # 20 are spent and nothing is put aside: what was settled is not counted twice.
+        assert await quota.open_requests("p") == []
+        assert await quota.reserve("p", "key_1", "3", Tokens(40, 40), 4e9) is None
+        assert await quota.reserve("p", "key_1", "4", Tokens(1, 0), 4e9) is not None
+
+    with_database(database_url, scenario)
+
+
+def test_without_exact_routes_nobody_is_told(database_url: str, valkey: Server) -> None:
+    async def scenario(database: Database) -> None:
+        await a_live_release(database)
+        quota = ValkeyQuota(Valkey(valkey.url))
+        parts = LedgerParts(
+            PostgresLedger(database), PostgresProjects(database), PostgresAccess(database),
+            PostgresAudit(database), ManualClock(NOW), quota,
+        )  # fmt: skip
+        await tell_exact_routes(parts)
+        await tell_exact_routes(replace(parts, quota=None))
+
+        with pytest.raises(Unavailable):
+            await quota.reserve("p", "key_1", "1", Tokens(1, 1), 4e9)
+
+    with_database(database_url, scenario)
+
+
+def limit(unit: Unit, amount: str) -> Budget:
+    return Budget(
+        project="p", kind=SubjectKind.PROJECT, subject="", period=Period.DAY, unit=unit,
+        amount=Decimal(amount),
+    )  # fmt: skip

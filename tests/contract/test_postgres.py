@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -408,3 +409,18 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     assert len(rows) == 1
+
+
+def test_a_record_that_cannot_be_kept_does_not_hold_up_the_others(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        await a_live_release(database)
+        odd = replace(record("odd", "v_1", 1), routed="by magic")
+        nul = replace(record("nul", "v_1", 1), conversation="\0")
+
+        new = await PostgresRecords(database).add(
+            [record("a", "v_1", 1), odd, nul, record("b", "v_1", 1)], NOW
+        )
+
+        assert new == {"a", "b"}
+
+    with_database(database_url, scenario)

@@ -13,7 +13,8 @@ from ratchet.adapters.specfile.fields import FIELDS
 from ratchet.adapters.specfile.reader import load_spec, parse_spec
 from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
-from ratchet.core.serving import MEBIBYTE, Fallback, Rate, Serving, Sticky, Timeouts
+from ratchet.core.quota import Away, Exact
+from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
 from ratchet.core.spec import Drill, EngineKind
 from ratchet.entrypoints.cli.project import SPEC
 
@@ -96,6 +97,14 @@ def test_base_models_come_from_three_places() -> None:
             "the url of the provider's public keys",
         ),
         (("evaluate:", "gateway: {fallback: {url: x}}\nevaluate:"), "https://host"),
+        (("evaluate:", "gateway: {capture: {sample: 0}}\nevaluate:"), "a sample above 0"),
+        (("evaluate:", "gateway: {capture: {retention: 36h}}\nevaluate:"), "whole days"),
+        (("evaluate:", "gateway: {capture: yes please}\nevaluate:"), "sample: 10%"),
+        (("evaluate:", "gateway: {cache: {ttl: 1ms}}\nevaluate:"), "at least 1s"),
+        (("evaluate:", "gateway: {cache: {size: 1}}\nevaluate:"), "max_answer"),
+        (("evaluate:", "gateway: {exact: {paths: [/v1/models]}}\nevaluate:"), "completions"),
+        (("evaluate:", "gateway: {exact: {away: maybe}}\nevaluate:"), "refuse"),
+        (("evaluate:", "gateway: {exact: 7}\nevaluate:"), "answer_tokens"),
         (("evaluate:", "gateway: {fallback: {url: https://x, key: sk-1}}\nevaluate:"), "no secret"),
     ],
 )
@@ -129,6 +138,9 @@ def test_the_gateway_section_says_how_a_project_is_served() -> None:
   pinned: [acme]
   sticky: user
   fallback: {url: https://api.example.com/, key: $OTHER_KEY}
+  capture: {sample: 25%, retention: 30d}
+  cache: {ttl: 10m, max_answer: 64KiB}
+  exact: {paths: [/v1/completions], away: refuse, answer_tokens: 100}
 """
     serving = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).serving
 
@@ -142,7 +154,19 @@ def test_the_gateway_section_says_how_a_project_is_served() -> None:
         pinned=("acme",),
         sticky=Sticky.USER,
         fallback=Fallback(url="https://api.example.com", key_variable="OTHER_KEY"),
+        capture=Capture(sample=0.25, retention_days=30),
+        cache=Cache(ttl_seconds=600, answer_bytes_max=64 * 1024),
+        exact=Exact(paths=("/v1/completions",), away=Away.REFUSE, answer_tokens=100),
     )
+
+
+@pytest.mark.parametrize(("word", "on"), [("true", True), ("false", False), ("{}", True)])
+def test_what_a_project_opts_in_to_has_defaults(word: str, on: bool) -> None:
+    text = f"gateway: {{capture: {word}, cache: {word}, exact: {word}}}\n"
+    serving = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).serving
+
+    found = (serving.capture, serving.cache, serving.exact)
+    assert found == ((Capture(), Cache(), Exact()) if on else (None, None, None))
 
 
 def test_all_problems_come_at_once() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+import redis
 
 from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces
@@ -306,6 +307,14 @@ def _journal(stack: Stack) -> dict[str, int]:
     return found
 
 
+def _put_aside(stack: Stack) -> int:
+    """What exact budgets hold for requests that the ledger does not know."""
+    url = f"unix://{stack.state.sockets / 'valkey.sock'}"
+    client: Any = redis.Redis.from_url(url, decode_responses=True)
+    [account] = [name for name in client.keys("quota:*bud_*") if not name.endswith(":open")]
+    return int(client.hget(account, "open") or 0)
+
+
 KILLED_IN_TURN = (
     ("cli.main server",),
     ("/postgres ", "-D"),
@@ -318,10 +327,16 @@ KILLED_IN_TURN = (
 
 
 def test_the_ledger_has_every_answer_of_the_engine_once_whatever_is_killed(tmp_path: Path) -> None:
-    """Here the engine is real and keeps its journal, so the ledger is exact to the request."""
+    """Here the engine is real and keeps its journal, so the ledger is exact to the request; also
+    where budgets are exact and turns are captured."""
     stack = Stack(tmp_path)
     stack.prepare()
     stack.start()
+    # With everything that the agent does beside the gateway.
+    spec = stack.spec("all", train="good.jsonl", access="open, exact: true, capture: true")
+    stack.client().post("/projects", {"spec": spec.read_text(), "path": str(spec)})
+    budget = {"project": "colours", "kind": "project", "subject": "", "period": "day"}
+    stack.client().put("/budgets", {**budget, "unit": "tokens", "amount": "100000000"})
     told: dict[str, int] = {}
     stop, lock = threading.Event(), threading.Lock()
 
@@ -356,6 +371,7 @@ def test_the_ledger_has_every_answer_of_the_engine_once_whatever_is_killed(tmp_p
         assert ledger == journal
         assert told.items() <= ledger.items()
         assert _sums(stack) == (len(ledger), sum(ledger.values()))
+        stack.until(lambda: _put_aside(stack) == 0, 20, "nothing stays put aside")
     finally:
         stop.set()
         stack.stop()

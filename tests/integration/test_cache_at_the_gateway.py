@@ -6,70 +6,25 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from ratchet.adapters.envoy.records import record_of
-from ratchet.adapters.valkey import Valkey
+from ratchet.adapters.valkey.client import Valkey
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Unavailable
 from ratchet.core.routing import WEIGHT_TOTAL, Arm
 from ratchet.core.serving import Cache
-from ratchet.entrypoints.local.supervisor import valkey_binary
-from ratchet.kit.processes import die_with_parent
-from ratchet.kit.secret import Secret
 from tests.beside import ALL, OPEN, Side, beside
 from tests.gateway import VERSION, Upstream, snapshot_of
+from tests.valkey import Server
 
 CACHED = replace(ALL, capture=None, cache=Cache())
 SAME = {"model": "m", "temperature": 0, "messages": [{"role": "user", "content": "who?"}]}
-
-
-class Server:
-    """A Valkey of this test's own, which can be killed and stopped in its tracks."""
-
-    def __init__(self, folder: Path) -> None:
-        self.socket = folder / "v.sock"
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [valkey_binary(), "--port", "0", "--unixsocket", str(self.socket), "--save", ""],
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=die_with_parent,
-        )
-        deadline = time.monotonic() + 10
-        while not self.socket.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.socket.unlink(missing_ok=True)
-
-    @property
-    def url(self) -> Secret:
-        return Secret(f"unix://{self.socket}")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="ratchet-v-") as folder:
-        made = Server(Path(folder))
-        yield made
-        made.process.kill()
-        made.process.wait()
 
 
 def outcome(answer: httpx.Response) -> str:
@@ -88,7 +43,7 @@ async def say(side: Side, **more: Any) -> httpx.Response:
     return await asyncio.to_thread(side.gateway.ask, None, headers=headers, json={**SAME, **more})
 
 
-def test_a_deterministic_request_is_answered_again_without_an_engine(server: Server) -> None:
+def test_a_deterministic_request_is_answered_again_without_an_engine(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         first = await say(side)
         again = await say(side, user="somebody else", metadata={"a": "b"})
@@ -102,10 +57,10 @@ def test_a_deterministic_request_is_answered_again_without_an_engine(server: Ser
         assert again.headers["content-type"] == "application/json"
         assert [outcome(answer) for answer in (*warm, silent)] == ["bypass"] * 3
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_a_stream_is_answered_as_a_stream(server: Server) -> None:
+def test_a_stream_is_answered_as_a_stream(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         headers = {"x-test-kind": "stream"}
         first, again = [await say(side, stream=True, headers=headers) for _ in range(2)]
@@ -117,10 +72,10 @@ def test_a_stream_is_answered_as_a_stream(server: Server) -> None:
         # Not streamed is another answer.
         assert outcome(await say(side)) == "miss"
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_what_is_no_whole_good_answer_is_not_kept(server: Server) -> None:
+def test_what_is_no_whole_good_answer_is_not_kept(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         for kind in ("long", "broken"):
             for _ in range(2):
@@ -130,10 +85,10 @@ def test_what_is_no_whole_good_answer_is_not_kept(server: Server) -> None:
                 except httpx.TransportError:
                     assert kind == "broken"
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_a_promotion_is_never_answered_by_the_old_version(server: Server) -> None:
+def test_a_promotion_is_never_answered_by_the_old_version(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         old = await say(side)
         new = VersionId("v_2")
@@ -151,10 +106,10 @@ def test_a_promotion_is_never_answered_by_the_old_version(server: Server) -> Non
         assert at(after) == at(again) != at(old)
         assert again.headers["x-ratchet-version"] == new
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_of_many_that_ask_the_same_at_once_one_asks_the_engine(server: Server) -> None:
+def test_of_many_that_ask_the_same_at_once_one_asks_the_engine(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         headers = {"x-test-wait": "1.5"}
         answers = await asyncio.gather(*(say(side, headers=headers) for _ in range(8)))
@@ -162,10 +117,10 @@ def test_of_many_that_ask_the_same_at_once_one_asks_the_engine(server: Server) -
         assert sorted(map(outcome, answers)) == ["hit"] * 7 + ["miss"]
         assert len({at(answer) for answer in answers}) == 1
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_who_waits_for_one_that_fails_asks_itself(server: Server) -> None:
+def test_who_waits_for_one_that_fails_asks_itself(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         async def leaves() -> None:
             async with httpx.AsyncClient() as client:
@@ -183,18 +138,18 @@ def test_who_waits_for_one_that_fails_asks_itself(server: Server) -> None:
 
         assert outcome(answer) == "miss"
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_without_valkey_requests_go_on(server: Server) -> None:
+def test_without_valkey_requests_go_on(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         assert outcome(await say(side)) == "miss"
-        server.kill()
+        valkey.kill()
         away = [outcome(await say(side)) for _ in range(5)]
         began = time.perf_counter()
         assert outcome(await say(side)) == "bypass"
         seconds = time.perf_counter() - began
-        server.start()
+        valkey.start()
         deadline = time.monotonic() + 10
         while outcome(await say(side)) == "bypass":
             assert time.monotonic() < deadline
@@ -205,21 +160,21 @@ def test_without_valkey_requests_go_on(server: Server) -> None:
         assert seconds < 0.5
         assert outcome(await say(side)) == "hit"
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_a_valkey_that_hangs_is_as_good_as_away(server: Server) -> None:
+def test_a_valkey_that_hangs_is_as_good_as_away(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         assert outcome(await say(side)) == "miss"
-        os.kill(server.process.pid, signal.SIGSTOP)
+        os.kill(valkey.process.pid, signal.SIGSTOP)
         try:
             hung = [outcome(await say(side)) for _ in range(4)]
         finally:
-            os.kill(server.process.pid, signal.SIGCONT)
+            os.kill(valkey.process.pid, signal.SIGCONT)
 
         assert hung == ["bypass"] * 4
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
 def test_without_an_agent_and_without_a_valkey_url_requests_go_on() -> None:
@@ -231,16 +186,16 @@ def test_without_an_agent_and_without_a_valkey_url_requests_go_on() -> None:
     beside(scenario, serving=CACHED)
 
 
-def test_no_client_says_that_it_was_cached(server: Server) -> None:
+def test_no_client_says_that_it_was_cached(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         answer = await say(side, headers={"x-ratchet-cache": "hit"}, temperature=1)
 
         assert outcome(answer) == "bypass"
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_a_hit_is_on_the_record_and_is_no_evidence_and_no_charge(server: Server) -> None:
+def test_a_hit_is_on_the_record_and_is_no_evidence_and_no_charge(valkey: Server) -> None:
     async def scenario(side: Side) -> None:
         for _ in range(2):
             await say(side)
@@ -258,23 +213,23 @@ def test_a_hit_is_on_the_record_and_is_no_evidence_and_no_charge(server: Server)
         assert hit.version == VERSION
         assert json.loads(lines[0])["sampled"] is None
 
-    beside(scenario, serving=CACHED, store=Valkey(server.url))
+    beside(scenario, serving=CACHED, store=Valkey(valkey.url))
 
 
-def test_values_come_back_until_they_are_too_old(server: Server) -> None:
+def test_values_come_back_until_they_are_too_old(valkey: Server) -> None:
     async def scenario() -> None:
-        valkey = Valkey(server.url)
-        await valkey.put("k", b"v", 1)
-        assert await valkey.get("k") == b"v"
+        client = Valkey(valkey.url)
+        await client.put("k", b"v", 1)
+        assert await client.get("k") == b"v"
         await asyncio.sleep(1.1)
-        assert await valkey.get("k") is None
-        server.kill()
+        assert await client.get("k") is None
+        valkey.kill()
         for _ in range(5):
             with pytest.raises(Unavailable):
-                await valkey.get("k")
+                await client.get("k")
         with pytest.raises(Unavailable, match="not asked"):
-            await valkey.get("k")
-        await valkey.close()
+            await client.get("k")
+        await client.close()
 
     asyncio.run(scenario())
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from ratchet.core.access import Role
 from ratchet.core.errors import Rejected
+from ratchet.core.quota import Away, Exact
 from ratchet.core.serving import (
     Access,
+    Cache,
+    Capture,
     Fallback,
     Grant,
     Oidc,
@@ -54,6 +57,9 @@ def test_a_serving_survives_the_database_and_the_wire() -> None:
             jwks_url="https://i/jwks",
             grants={"ml": Grant(models=("m",)), "ops": Grant(role=Role.OPERATOR)},
         ),
+        capture=Capture(sample=0.5),
+        cache=Cache(ttl_seconds=5),
+        exact=Exact(away=Away.REFUSE),
     )
 
     assert from_json(json.loads(json.dumps(to_json(serving)))) == serving
@@ -80,6 +86,13 @@ def test_only_what_changed_is_told() -> None:
         (lambda: Serving(body_bytes_max=2**30), "at most 64MiB"),
         (lambda: Timeouts(first_byte_seconds=10, total_seconds=5), "idle <= first_byte <= total"),
         (lambda: Rate(0, 1.0), "a rate of 0"),
+        (lambda: Capture(sample=0), "sample"),
+        (lambda: Capture(retention_days=0), "at least a day"),
+        (lambda: Cache(ttl_seconds=0.5), "ttl"),
+        (lambda: Cache(answer_bytes_max=2**30), "max_answer"),
+        (lambda: Exact(paths=("/v1/models",)), "expected of"),
+        (lambda: Exact(paths=()), "a path"),
+        (lambda: Exact(answer_tokens=0), "answer_tokens"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(impossible: object, message: str) -> None:

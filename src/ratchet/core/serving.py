@@ -13,6 +13,7 @@ from typing import Any
 
 from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.errors import Rejected
+from ratchet.core.quota import Away, Exact
 
 MEBIBYTE = 1024 * 1024
 ANY_TIER = "*"
@@ -156,6 +157,8 @@ class Serving:
     oidc: Oidc | None = None
     capture: Capture | None = None
     cache: Cache | None = None
+    exact: Exact | None = None
+    """Set: budgets are exact on these routes, before a request is let in."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.body_bytes_max <= BODY_BYTES_LIMIT:
@@ -171,6 +174,8 @@ class Serving:
 def to_json(serving: Serving) -> dict[str, Any]:
     """As it is stored and sent to gateways."""
     value = {**asdict(serving), "access": serving.access.value, "sticky": serving.sticky.value}
+    if serving.exact is not None:
+        value["exact"]["away"] = serving.exact.away.value
     if serving.oidc is not None:
         value["oidc"]["grants"] = {
             group: {
@@ -197,6 +202,11 @@ def from_json(value: Mapping[str, Any]) -> Serving:
     known["oidc"] = _oidc(oidc) if oidc else None
     fallback = known.get("fallback")
     known["fallback"] = Fallback(**fallback) if fallback else None
+    exact = known.get("exact")
+    if exact:
+        paths = tuple(exact["paths"])
+        exact = Exact(**{**exact, "paths": paths, "away": Away(exact["away"])})
+    known["exact"] = exact or None
     cache = known.get("cache")
     known["cache"] = Cache(**cache) if cache else None
     capture = known.get("capture")

@@ -2,10 +2,10 @@
 
 Fetches the snapshot as soon as it changes, brings it into force, reads back what Envoy applied and
 reports it; ships the access records that Envoy writes; and does what routes ask of it (`beside`):
-keeps sampled turns, takes feedback, answers from the cache.  The control plane may be away: what
-Envoy has stays in force, and what is to be shipped waits in files.  Only in the middle of a canary
-there is a limit: after `blind_hold` without a word all traffic goes to the baseline, because nobody
-can see how the canary does.
+keeps sampled turns, takes feedback, answers from the cache, keeps to budgets.  The control plane
+may be away: what Envoy has stays in force, and what is to be shipped waits in files.  Only in the
+middle of a canary there is a limit: after `blind_hold` without a word all traffic goes to the
+baseline, because nobody can see how the canary does.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ import structlog
 
 from ratchet.adapters.envoy.files import EnvoyFiles
 from ratchet.adapters.spool import Spool
-from ratchet.adapters.valkey import Valkey
+from ratchet.adapters.valkey.client import Valkey
+from ratchet.adapters.valkey.quota import ValkeyQuota
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot, without_canary
 from ratchet.entrypoints import snapshots
 from ratchet.entrypoints.beside.caching import Caching
 from ratchet.entrypoints.beside.capture import Capturing
 from ratchet.entrypoints.beside.feedback import TakingFeedback
+from ratchet.entrypoints.beside.quota import Quotas
 from ratchet.entrypoints.beside.server import Beside, listen
 from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.shipping import Tail, ship
@@ -57,7 +59,7 @@ class Agent:
     envoy: EnvoyFiles
     clock: Clock
     valkey: Valkey | None = None
-    """For routes with a cache; without it they bypass."""
+    """For routes with a cache or exact budgets."""
     snapshot: GatewaySnapshot | None = None
     applied_revision: int = -1
     is_blind: bool = False
@@ -73,6 +75,7 @@ class Agent:
             Capturing(turns, self.clock),
             TakingFeedback(feedback, self.clock),
             Caching(self.valkey),
+            Quotas(None if self.valkey is None else ValkeyQuota(self.valkey), self.clock),
         )
         self._remember()
         asked = await listen(self.beside, self.envoy.beside)

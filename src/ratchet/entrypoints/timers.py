@@ -15,7 +15,7 @@ import structlog
 from ratchet.core.errors import Unavailable
 from ratchet.durable.reaper import reap, this_executor
 from ratchet.entrypoints.metrics import Metrics
-from ratchet.operations.ledger import mind_budgets
+from ratchet.operations.ledger import mind_budgets, tell_exact_routes
 from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
 from ratchet.operations.turns import keep_to_retention, tell_followers
@@ -28,6 +28,7 @@ REAP_SECONDS = 2.0
 BURY_SECONDS = 10.0
 COUNT_SECONDS = 1.0
 BUDGETS_SECONDS = 0.5
+EXACT_SECONDS = 0.5
 FOLLOW_SECONDS = 0.5
 RETENTION_SECONDS = 600.0
 CAPTURE_SECONDS = 15.0
@@ -78,6 +79,7 @@ def _of_gateways(parts: Parts, metrics: Metrics) -> list[Timer]:
     return [
         _every(COUNT_SECONDS, "count_gateways", count_gateways),
         _every(BUDGETS_SECONDS, "budgets", mind),
+        _every(EXACT_SECONDS, "exact_routes", lambda: tell_exact_routes(parts.ledger)),
     ]
 
 

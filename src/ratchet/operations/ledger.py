@@ -8,7 +8,7 @@ from ratchet.core.access import Caller, KeyId
 from ratchet.core.errors import NotFound
 from ratchet.core.ledger import Budget, BudgetState, Price, SubjectKind
 from ratchet.kit.clock import Clock
-from ratchet.ports import AccessStore, Audit, LedgerStore, ProjectStore
+from ratchet.ports import AccessStore, Audit, LedgerStore, ProjectStore, QuotaStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class LedgerParts:
     keys: AccessStore
     audit: Audit
     clock: Clock
+    quota: QuotaStore | None = None
+    """Where exact routes put aside; None without a Valkey."""
 
 
 async def set_budget(budget: Budget, by: Caller, parts: LedgerParts) -> str:
@@ -70,3 +72,20 @@ async def mind_budgets(parts: LedgerParts) -> list[tuple[str, BudgetState]]:
         await parts.audit.add("system", "budget", id_, state.value, new.value, because, now)
         changed.append((id_, new))
     return changed
+
+
+async def tell_exact_routes(parts: LedgerParts) -> None:
+    """Say to gateways with exact routes what the ledger says.
+
+    Requests in flight are read before the ledger: what is settled in between counts twice until
+    the next time, never not at all.  Raises `Unavailable`.
+    """
+    if parts.quota is None:
+        return
+    for project in await parts.projects.listing():
+        if project.serving.exact is None:
+            continue
+        now = parts.clock.now()
+        requests = await parts.quota.open_requests(project.name)
+        accounts, settled = await parts.ledger.accounts(project.name, requests, now)
+        await parts.quota.tell(project.name, accounts, settled, now.timestamp())

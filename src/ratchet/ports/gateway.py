@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ratchet.core.access import Key, KeyId, SigningKeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.ledger import Budget, BudgetState, Price
+from ratchet.core.quota import Accounts, Refusal, Tokens
 from ratchet.core.routing import Arm, GatewaySnapshot
 from ratchet.core.serving import Oidc
 from ratchet.core.spec import Drill
@@ -146,6 +147,12 @@ class LedgerStore(Protocol):
     async def budgets_spent(self, now: datetime) -> list[tuple[str, Budget, BudgetState, Decimal]]:
         """Every budget with its id, its state and what its present period has used."""
 
+    async def accounts(
+        self, project: str, requests: Sequence[str], now: datetime
+    ) -> tuple[Accounts, list[str]]:
+        """Budgets as exact routes see them, and which of the requests they have in them already;
+        both of one moment."""
+
     async def move_budget(
         self, id_: str, old: BudgetState, new: BudgetState, now: datetime
     ) -> bool:
@@ -160,6 +167,28 @@ class AnswerStore(Protocol):
 
     async def put(self, key: str, value: bytes, seconds: int) -> None:
         """Keep for so long at most.  Raises `Unavailable` within milliseconds."""
+
+
+class QuotaStore(Protocol):
+    """What is put aside of budgets for requests in flight."""
+
+    async def reserve(
+        self, project: str, key_id: str, request_id: str, most: Tokens, deadline_seconds: float
+    ) -> Refusal | None:
+        """Put aside in every budget that it counts for, or in none.  By request.  After the
+        deadline (seconds since 1970) it is given back.  Raises `Unavailable` within
+        milliseconds."""
+
+    async def settle(self, project: str, key_id: str, request_id: str, took: Tokens) -> None:
+        """What it really took, until the ledger has it.  By request.  Raises `Unavailable`."""
+
+    async def open_requests(self, project: str) -> list[str]:
+        """Requests that something is put aside for.  Raises `Unavailable`."""
+
+    async def tell(
+        self, project: str, known: Accounts, settled: Sequence[str], now_seconds: float
+    ) -> None:
+        """What the ledger says; `settled` are requests that are in it.  Raises `Unavailable`."""
 
 
 class RecordSink(Protocol):

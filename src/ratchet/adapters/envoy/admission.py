@@ -13,7 +13,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from ratchet.adapters.envoy.words import CACHE_HEADER, ENVOY, HTTP_FILTERS, Resource
+from ratchet.adapters.envoy.words import (
+    CACHE_HEADER,
+    ENVOY,
+    HTTP_FILTERS,
+    LENGTH_HEADER,
+    Resource,
+)
 from ratchet.core.access import ANY_MODEL, ISSUER, KEY_PREFIX, Admission, Scope
 from ratchet.core.serving import Oidc
 
@@ -49,7 +55,7 @@ def permitted_filter() -> Resource:
 
 def strip_claims() -> list[Resource]:
     """Nobody outside may say who they are."""
-    headers = (KEY_HEADER, TIER_HEADER, PRINCIPAL_HEADER, CACHE_HEADER)
+    headers = (KEY_HEADER, TIER_HEADER, PRINCIPAL_HEADER, CACHE_HEADER, LENGTH_HEADER)
     return [
         {
             "name": "envoy.http.early_header_mutation.header_mutation",

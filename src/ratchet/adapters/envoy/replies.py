@@ -90,6 +90,23 @@ REPLIES = (
         "requests",
     ),
     Reply(
+        # The words are the agent's.
+        f"{_DETAILS} == 'request_rate_limited'",
+        429,
+        "insufficient_quota",
+        "%LOCAL_REPLY_BODY%",
+        "insufficient_quota",
+        retry_after=str(BUSY_SECONDS),
+    ),
+    Reply(
+        f"{_DETAILS} == 'rate_limiter_error'",
+        503,
+        "quota_unknown",
+        "what is left of the budgets cannot be known at the moment: try again",
+        "server_error",
+        retry_after=str(BUSY_SECONDS),
+    ),
+    Reply(
         f"{_DETAILS}.contains('overflow')",
         503,
         "engines_busy",

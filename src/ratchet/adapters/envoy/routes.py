@@ -17,6 +17,7 @@ from ratchet.adapters.envoy.words import (
     FEEDBACK_ROUTE,
     HTTP_FILTERS,
     IDLE_HEADER,
+    LENGTH_HEADER,
     PINNED,
     VERSION_HEADER,
     Resource,
@@ -41,8 +42,10 @@ OUR_HEADERS = (
     admission.KEY_HEADER,
     admission.PRINCIPAL_HEADER,
     admission.TIER_HEADER,
+    CACHE_HEADER,
     CONVERSATION_HEADER,
     IDLE_HEADER,
+    LENGTH_HEADER,
     VERSION_HEADER,
 )
 # The engine says itself that it was silent for too long; this is for one that cannot.
@@ -189,6 +192,8 @@ def _way(
     sets, says = [_set(IDLE_HEADER, f"{timeouts.idle_seconds:g}")], []
     if Scope.ANSWERS in scopes:
         filters |= beside.on_route(serving.capture)
+        if serving.exact is not None and path in serving.exact.paths:
+            filters |= beside.exactly(serving.exact)
         if serving.cache is not None:
             filters |= beside.asked()
             # Said by the agent; when it is away, by the route.

@@ -16,6 +16,7 @@ from ratchet.adapters.postgres.pool import (
     Connection,
     Database,
     fetch,
+    keep_all,
     wait_for_notice,
 )
 from ratchet.core.access import Admission, KeyId
@@ -231,6 +232,9 @@ class PostgresRecords:
         self._db = database
 
     async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
+        return await keep_all(records, lambda some: self._add(some, now))
+
+    async def _add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
         async with self._db.transaction() as tx:
             gateway = await fetch(tx, "get_gateway")
             if not gateway:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
 from ratchet.core.errors import NotFound
 from ratchet.core.ledger import Budget, BudgetState, Period, Price, SubjectKind, Unit
+from ratchet.core.quota import Accounts, account
 from ratchet.kit.ids import new_id
 from ratchet.ports import Settlement
 
@@ -66,6 +67,29 @@ class PostgresLedger:
             (row["id"], _budget(row), BudgetState(row["state"]), Decimal(row["spent"]))
             for row in rows
         ]
+
+    async def accounts(
+        self, project: str, requests: Sequence[str], now: datetime
+    ) -> tuple[Accounts, list[str]]:
+        async with self._db.transaction() as tx:
+            await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            today = now.astimezone(UTC).date()
+            budgets = await fetch(tx, "budgets_spent", today=today, project=project)
+            prices = await fetch(tx, "list_prices", project=project)
+            of_keys = await fetch(tx, "budgets_of_keys", project=project)
+            settled = await fetch(tx, "settled_among", requests=list(requests))
+        known = [Price(row["prompt_usd"], row["completion_usd"]) for row in prices]
+        keys: dict[str, tuple[str, ...]] = {}
+        for row in of_keys:
+            keys[row["key_id"]] = (*keys.get(row["key_id"], ()), row["budget_id"])
+        accounts = Accounts(
+            accounts=tuple(
+                account(row["id"], _budget(row), Decimal(row["spent"]), known) for row in budgets
+            ),
+            of_keys=keys,
+            of_all=tuple(row["id"] for row in budgets if row["kind"] == "project"),
+        )
+        return accounts, [row["request_id"] for row in settled]
 
     async def move_budget(
         self, id_: str, old: BudgetState, new: BudgetState, now: datetime

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosql
 import psycopg
+import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ratchet.core.errors import Conflict, Rejected, Unavailable
+
+log = structlog.get_logger()
 
 Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[Row]
@@ -30,6 +33,10 @@ STATEMENTS: Mapping[str, str] = {
 CONNECT_SECONDS = 5.0
 # A query of ours takes milliseconds; one that takes this long waits for a lock that is stuck.
 STATEMENT_SECONDS = 15
+
+
+_BREAKS_A_RULE = (psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
+_Value = TypeVar("_Value")
 
 
 class Database:
@@ -68,7 +75,7 @@ class Database:
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
-        except (psycopg.DataError, UnicodeEncodeError) as error:
+        except (psycopg.DataError, UnicodeEncodeError, *_BREAKS_A_RULE) as error:
             # Text with a NUL or half a character, a number out of range: no column holds it.
             raise Rejected(f"PostgreSQL cannot hold this value: {error}") from error
         except psycopg.errors.UniqueViolation as error:
@@ -86,6 +93,25 @@ class Database:
     async def run(self, name: str, /, **parameters: object) -> None:
         async with self.transaction() as connection:
             await connection.execute(STATEMENTS[name], parameters)
+
+
+async def keep_all(
+    values: Sequence[_Value], keep: Callable[[Sequence[_Value]], Awaitable[set[str]]]
+) -> set[str]:
+    """Keep values together, or one by one when one of them cannot be kept: who reports it would
+    report it for ever, and nothing after it.  Answers the ids that were new."""
+    if not values:
+        return set()
+    try:
+        return await keep(values)
+    except Rejected as error:
+        if len(values) == 1:
+            log.error("cannot_be_kept", because=str(error)[:200])
+            return set()
+    found: set[str] = set()
+    for value in values:
+        found |= await keep_all([value], keep)
+    return found
 
 
 async def fetch(connection: Connection, name: str, /, **parameters: object) -> list[Row]:

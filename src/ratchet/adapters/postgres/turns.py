@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from typing import TypeVar
 
-import structlog
-
-from ratchet.adapters.postgres.pool import Connection, Database, fetch
+from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch, keep_all
 from ratchet.core.artifact import VersionId
-from ratchet.core.errors import Rejected
 from ratchet.core.turns import Feedback, Turn
 from ratchet.ports import Erased, Event
 
-log = structlog.get_logger()
-
 TABLES = ("turns", "feedback")
-_Kept = TypeVar("_Kept", Turn, Feedback)
 
 
 class PostgresTurns:
@@ -26,36 +19,19 @@ class PostgresTurns:
         self._db = database
 
     async def add(self, turns: Sequence[Turn], now: datetime) -> int:
-        return await self._add("turns", turns, _turn, now)
+        rows = [_turn(each) for each in turns]
+        return len(await keep_all(rows, lambda some: self._add("turns", some, now)))
 
     async def add_feedback(self, said: Sequence[Feedback], now: datetime) -> int:
-        return await self._add("feedback", said, _feedback, now)
+        rows = [_feedback(each) for each in said]
+        return len(await keep_all(rows, lambda some: self._add("feedback", some, now)))
 
-    async def _add(
-        self,
-        table: str,
-        kept: Sequence[_Kept],
-        row: Callable[[_Kept], dict[str, object]],
-        now: datetime,
-    ) -> int:
-        if not kept:
-            return 0
-        rows = [row(each) for each in kept]
-        try:
-            return await self._insert(table, rows, now)
-        except Rejected as error:
-            if len(kept) == 1:
-                # It would come again for ever, and hold up all that follow it.
-                log.error("cannot_be_kept", table=table, because=str(error)[:200])
-                return 0
-        return sum([await self._add(table, [each], row, now) for each in kept])
-
-    async def _insert(self, table: str, rows: list[dict[str, object]], now: datetime) -> int:
+    async def _add(self, table: str, rows: Sequence[Row], now: datetime) -> set[str]:
         async with self._db.transaction() as tx:
             await _make_days(tx, table, rows)
             await fetch(tx, "lock_turns")
-            found = await fetch(tx, f"add_{table}", now=now, **{table: json.dumps(rows)})
-        return len(found)
+            values = {table: json.dumps(list(rows)), "now": now}
+            return {row["id"] for row in await fetch(tx, f"add_{table}", **values)}
 
     async def erase(self, project: str, subject: str, digest: str, now: datetime) -> Erased:
         async with self._db.transaction() as tx:
@@ -98,7 +74,7 @@ class PostgresTurns:
         await self._db.all("move_follower", name=follower, sequence=sequence, now=now)
 
 
-async def _make_days(tx: Connection, table: str, rows: Sequence[dict[str, object]]) -> None:
+async def _make_days(tx: Connection, table: str, rows: Sequence[Row]) -> None:
     days = {(str(row["project"]), str(row["at"])[:10]) for row in rows}
     await fetch(
         tx,
@@ -109,7 +85,7 @@ async def _make_days(tx: Connection, table: str, rows: Sequence[dict[str, object
     )
 
 
-def _turn(turn: Turn) -> dict[str, object]:
+def _turn(turn: Turn) -> Row:
     return {
         "project": turn.project,
         "request_id": turn.request_id,
@@ -127,7 +103,7 @@ def _turn(turn: Turn) -> dict[str, object]:
     }
 
 
-def _feedback(said: Feedback) -> dict[str, object]:
+def _feedback(said: Feedback) -> Row:
     return {
         "project": said.project,
         "id": said.id,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.errors import Rejected
+from ratchet.core.quota import Away, Exact
 from ratchet.core.serving import (
     ANY_TIER,
     BODY_BYTES_LIMIT,
@@ -198,6 +199,25 @@ def _cache(value: Any) -> Cache | None:
         raise Unfit(str(error).partition("expected ")[2]) from None
 
 
+def _exact(value: Any) -> Exact | None:
+    if isinstance(value, bool):
+        return Exact() if value else None
+    wanted = "true, or {paths: [/v1/chat/completions], away: refuse, answer_tokens: 4096}"
+    if not isinstance(value, dict) or not set(value) <= {"paths", "away", "answer_tokens"}:
+        raise Unfit(wanted)
+    given: dict[str, Any] = {}
+    if "paths" in value:
+        given["paths"] = _texts(value["paths"])
+    if "away" in value:
+        given["away"] = Away(_one_of("allow", "refuse")(value["away"]))
+    if "answer_tokens" in value:
+        given["answer_tokens"] = _whole(1, 10_000_000)(value["answer_tokens"])
+    try:
+        return Exact(**given)
+    except Rejected as error:
+        raise Unfit(str(error).partition("expected ")[2]) from None
+
+
 def _capture(value: Any) -> Capture | None:
     wanted = "true, or {sample: 10%, retention: 90d}"
     if isinstance(value, bool):
@@ -377,6 +397,27 @@ FIELDS: Mapping[str, Field] = {
             "properties": {"url": _STRING, "key": _STRING},
         },
         "Who answers when no engine of the baseline is left: {url: https://HOST, key: $VARIABLE}.",
+    ),
+    "gateway.exact": Field(
+        _exact,
+        {
+            "oneOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "paths": _PATHS_SCHEMA,
+                        "away": {"enum": ["allow", "refuse"]},
+                        "answer_tokens": {"type": "integer"},
+                    },
+                },
+            ]
+        },
+        "Budgets are exact: what a request may take is put aside in Valkey before it is let in. "
+        "true, or {paths, away, answer_tokens}: which paths, what to do without Valkey (allow or "
+        "refuse; default allow), how long an answer may become that was asked for without "
+        "max_tokens (default 4096). Default: off, exact after two seconds.",
     ),
     "gateway.cache": Field(
         _cache,

@@ -148,6 +148,7 @@ def _serving(values: Mapping[str, Any]) -> Serving:
         oidc="oidc",
         capture="capture",
         cache="cache",
+        exact="exact",
     )
     return Serving(
         access=Access(values.get("gateway.access", "keys")),

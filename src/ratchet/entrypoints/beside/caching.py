@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from ratchet.adapters.envoy.words import CACHE_HEADER, VERSION_HEADER, version_of_cluster
+from ratchet.adapters.envoy.words import (
+    CACHE_HEADER,
+    LENGTH_HEADER,
+    VERSION_HEADER,
+    version_of_cluster,
+)
 from ratchet.core.cache import cache_key, is_worth_keeping
 from ratchet.core.errors import Unavailable
 from ratchet.core.serving import MEBIBYTE, Cache
@@ -54,6 +59,16 @@ class Kept:
         return cls(kind.decode(), body)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that has been read."""
+
+    key: str
+    """The name of its answer."""
+    version: str
+    size: int
+
+
 @dataclass(slots=True)
 class Caching:
     """One gateway's part of the cache."""
@@ -74,51 +89,53 @@ class Caching:
         body = Body(REQUEST_BYTES_MAX)
         body.add((await anext(requests)).request_body)
         key = None
-        if body.is_whole and not body.is_too_large and version and self.store is not None:
+        if body.is_whole and not body.is_too_large and version:
             key = cache_key(project, version, headers.get(":path", ""), body.content())
-        if key is None or self.store is None:
+        found: bytes | None = None
+        try:
+            if self.store is None:
+                raise Unavailable("this gateway has no Valkey")
+            if key is not None:
+                found = await self.store.get(key)
+        except Unavailable:
+            key = None
+        if key is None:
             self.counts["bypass"] += 1
-            yield _go_on("bypass")
+            yield _go_on("bypass", body.size if body.is_whole else None)
             return
-        async for answer in self._from_store(key, version, requests, self.store, cache):
+        asked = Asked(key, version, body.size)
+        async for answer in self._answer(found, asked, requests, cache):
             yield answer
 
-    async def _from_store(
-        self, key: str, version: str, requests: Requests, store: AnswerStore, cache: Cache
+    async def _answer(
+        self, found: bytes | None, asked: Asked, requests: Requests, cache: Cache
     ) -> Responses:
-        try:
-            found = await store.get(key)
-        except Unavailable:
-            self.counts["bypass"] += 1
-            yield _go_on("bypass")
-            return
         kept = None if found is None else Kept.from_bytes(found)
-        if kept is None and (flight := self._flights.get(key)) is not None:
+        if kept is None and (flight := self._flights.get(asked.key)) is not None:
             yield _wait(FOLLOW_SECONDS)
             kept = await _landed(flight)
         if kept is not None:
             self.counts["hit"] += 1
-            told = {VERSION_HEADER: version, CACHE_HEADER: "hit"}
+            told = {VERSION_HEADER: asked.version, CACHE_HEADER: "hit"}
             yield answer_here(200, kept.body, kept.content_type, told)
             return
         self.counts["miss"] += 1
-        async for answer in self._lead(key, version, requests, store, cache):
+        async for answer in self._lead(asked, requests, cache):
             yield answer
 
-    async def _lead(
-        self, key: str, version: str, requests: Requests, store: AnswerStore, cache: Cache
-    ) -> Responses:
+    async def _lead(self, asked: Asked, requests: Requests, cache: Cache) -> Responses:
         """Go on to the engine, and keep what it answers."""
-        flight = self._flights.setdefault(key, asyncio.get_running_loop().create_future())
-        passing = Passing(version, cache.answer_bytes_max)
+        new: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
+        flight = self._flights.setdefault(asked.key, new)
+        passing = Passing(asked.version, cache.answer_bytes_max)
         try:
-            yield _go_on("miss")
+            yield _go_on("miss", asked.size)
             async for message in requests:
                 answer = passing.see(message)
                 if passing.is_over and (kept := passing.kept()) is not None:
                     _land(flight, kept)
                     # Not here: Envoy waits for our word on the last piece.
-                    keeping = asyncio.create_task(self._keep(key, kept, store, cache))
+                    keeping = asyncio.create_task(self._keep(asked.key, kept, cache))
                     self._keeping.add(keeping)
                     keeping.add_done_callback(self._keeping.discard)
                 yield answer
@@ -127,12 +144,13 @@ class Caching:
         finally:
             # Who waits must not wait for one that went away.
             _land(flight, None)
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+            if self._flights.get(asked.key) is flight:
+                del self._flights[asked.key]
 
-    async def _keep(self, key: str, kept: Kept, store: AnswerStore, cache: Cache) -> None:
+    async def _keep(self, key: str, kept: Kept, cache: Cache) -> None:
+        assert self.store is not None
         try:
-            await store.put(key, kept.to_bytes(), round(cache.ttl_seconds))
+            await self.store.put(key, kept.to_bytes(), round(cache.ttl_seconds))
         except Unavailable as error:
             log.warning("answer_not_kept", because=str(error))
 
@@ -187,8 +205,12 @@ async def _landed(flight: asyncio.Future[Kept | None]) -> Kept | None:
     return flight.result() if done else None
 
 
-def _go_on(outcome: str) -> pb.ProcessingResponse:
-    response = pb.CommonResponse(header_mutation=put_headers({CACHE_HEADER: outcome}))
+def _go_on(outcome: str, size: int | None) -> pb.ProcessingResponse:
+    """`size` is said because Envoy forgets it with a body that was read here."""
+    headers = {CACHE_HEADER: outcome}
+    if size is not None:
+        headers[LENGTH_HEADER] = str(size)
+    response = pb.CommonResponse(header_mutation=put_headers(headers))
     return pb.ProcessingResponse(request_body=pb.BodyResponse(response=response))
 
 

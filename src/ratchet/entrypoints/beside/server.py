@@ -1,4 +1,4 @@
-"""The socket at which Envoy asks: one service for what goes by and what wants an answer.
+"""The socket at which Envoy asks: what goes by, what wants an answer, what may come in.
 
 The control plane may be away: the project and its settings are those of the last snapshot, which
 the agent has in a file.
@@ -15,16 +15,19 @@ import grpc.aio
 import structlog
 
 from ratchet.adapters.envoy.words import FEEDBACK_ROUTE
+from ratchet.core.errors import Unavailable
 from ratchet.core.routing import GatewaySnapshot
 from ratchet.entrypoints.beside import feedback
 from ratchet.entrypoints.beside.caching import Caching
 from ratchet.entrypoints.beside.capture import Capturing
 from ratchet.entrypoints.beside.exchange import Body, answer_here, attributes_of, headers_of
 from ratchet.entrypoints.beside.feedback import TakingFeedback
+from ratchet.entrypoints.beside.quota import Quotas
 from ratchet.wire.ratchet.beside.v1 import beside_pb2 as pb
 
 log = structlog.get_logger()
 
+LIMITER = "envoy.service.ratelimit.v3.RateLimitService"
 PROCESSOR = "envoy.service.ext_proc.v3.ExternalProcessor"
 # A body in one piece, with room for what is around it.
 MESSAGE_BYTES_MAX = 80 * 1024 * 1024
@@ -35,8 +38,11 @@ Responses = AsyncIterator[pb.ProcessingResponse]
 class Beside:
     """Answers one Envoy."""
 
-    def __init__(self, capturing: Capturing, taking: TakingFeedback, caching: Caching) -> None:
-        self.capturing, self._taking, self.caching = capturing, taking, caching
+    def __init__(
+        self, capturing: Capturing, taking: TakingFeedback, caching: Caching, quotas: Quotas
+    ) -> None:
+        self.capturing, self.caching, self.quotas = capturing, caching, quotas
+        self._taking = taking
         self.snapshot: GatewaySnapshot | None = None
         """What is in force; None before the first."""
 
@@ -63,6 +69,19 @@ class Beside:
             async for answer in self.caching.serve(first, requests, project, cache):
                 yield answer
 
+    async def should_limit(
+        self, request: pb.RateLimitRequest, context: Any
+    ) -> pb.RateLimitResponse:
+        """May a request come in, or what did one take.  UNAVAILABLE when nobody can say: then the
+        route does what it does without us."""
+        try:
+            if self.snapshot is None:
+                raise Unavailable("no snapshot yet")
+            return await self.quotas.should_limit(request, self.snapshot)
+        except Unavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise AssertionError("abort raises") from error
+
     async def _feedback(
         self, first: pb.ProcessingRequest, requests: Requests, project: str
     ) -> Responses:
@@ -85,7 +104,13 @@ async def listen(beside: Beside, socket: Path) -> grpc.aio.Server:
         response_serializer=pb.ProcessingResponse.SerializeToString,
     )
     handlers = grpc.method_handlers_generic_handler(PROCESSOR, {"Process": process})
-    server.add_generic_rpc_handlers((handlers,))
+    should_limit = grpc.unary_unary_rpc_method_handler(
+        beside.should_limit,
+        request_deserializer=pb.RateLimitRequest.FromString,
+        response_serializer=pb.RateLimitResponse.SerializeToString,
+    )
+    limits = grpc.method_handlers_generic_handler(LIMITER, {"ShouldRateLimit": should_limit})
+    server.add_generic_rpc_handlers((handlers, limits))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     return server

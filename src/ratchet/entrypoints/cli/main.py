@@ -103,7 +103,7 @@ def agent(
 ) -> None:
     """Beside an Envoy: bring snapshots into force and report."""
     from ratchet.adapters.envoy.files import EnvoyFiles
-    from ratchet.adapters.valkey import Valkey
+    from ratchet.adapters.valkey.client import Valkey
     from ratchet.entrypoints.agent import Agent
     from ratchet.kit.clock import SystemClock
     from ratchet.kit.logs import configure

@@ -203,6 +203,7 @@ class Stack:
 
     def _server(self, database_url: str) -> Child:
         env = {
+            "RATCHET_VALKEY_URL": self._valkey_url,
             **self.env,
             "DATABASE_URL": database_url,
             "RATCHET_TOKEN_FILE": str(self.state.token_file),

@@ -87,6 +87,18 @@ SELECT budgets.*, used.amount AS spent
  WHERE :project::text IS NULL OR budgets.project = :project
  ORDER BY budgets.project, budgets.kind, budgets.subject, budgets.period, budgets.unit;
 
+-- name: budgets_of_keys
+-- Which keys' own and teams' budgets there are.
+SELECT keys.id AS key_id, budgets.id AS budget_id
+  FROM budgets JOIN keys ON keys.project = budgets.project
+   AND ((budgets.kind = 'key' AND keys.id = budgets.subject)
+        OR (budgets.kind = 'team' AND keys.team = budgets.subject))
+ WHERE budgets.project = :project AND keys.revoked_at IS NULL
+ ORDER BY keys.id, budgets.id;
+
+-- name: settled_among
+SELECT request_id FROM settlements WHERE request_id = ANY (:requests);
+
 -- name: move_budget
 -- No row back: somebody else moved it.
 UPDATE budgets SET state = :new, state_since = :now WHERE id = :id AND state = :old

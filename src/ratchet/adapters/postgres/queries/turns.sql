@@ -25,7 +25,7 @@ SELECT t.project, t.request_id, t.version, t.conversation, t.key_id,
    AND EXISTS (SELECT FROM projects WHERE projects.name = t.project)
  ORDER BY t.at
 ON CONFLICT (project, at, request_id) DO NOTHING
-RETURNING request_id;
+RETURNING request_id AS id;
 
 -- name: add_feedback
 -- Each once by its id, also when it is said again later.

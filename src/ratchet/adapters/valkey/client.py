@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
@@ -32,6 +32,7 @@ class Valkey:
             max_connections=64,
         )
         self.breaker = Breaker()
+        self._scripts: dict[str, Any] = {}
 
     async def get(self, key: str) -> bytes | None:
         """Raises `Unavailable`."""
@@ -41,6 +42,34 @@ class Valkey:
     async def put(self, key: str, value: bytes, seconds: int) -> None:
         """Keep a value for so long.  Raises `Unavailable`."""
         await self._call(self._client.set(key, value, ex=seconds))
+
+    async def script(self, text: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
+        """Run a script, as one step.  Raises `Unavailable`."""
+        made = self._scripts.get(text)
+        if made is None:
+            made = self._scripts[text] = self._client.register_script(text)
+        return await self._call(made(keys=keys, args=arguments))
+
+    async def fields(self, key: str, names: Sequence[str]) -> list[bytes | None]:
+        """Raises `Unavailable`."""
+        found: list[bytes | None] = await self._call(self._client.hmget(key, names))
+        return found
+
+    async def names(self, key: str) -> list[str]:
+        """Of a hash.  Raises `Unavailable`."""
+        found: list[bytes] = await self._call(self._client.hkeys(key))
+        return [name.decode() for name in found]
+
+    async def drop(self, *keys: str) -> None:
+        """Raises `Unavailable`."""
+        await self._call(self._client.delete(*keys))
+
+    async def replace(self, key: str, fields: Mapping[str, str]) -> None:
+        """A hash, whole.  Raises `Unavailable`."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.delete(key)
+        pipe.hset(key, mapping=dict(fields))
+        await self._call(pipe.execute())
 
     async def _call(self, call: Awaitable[_Answer]) -> _Answer:
         if not self.breaker.allows():

@@ -1,0 +1,1 @@
+"""Valkey or Redis: answers that may be lost, and reservations that the ledger makes good."""
