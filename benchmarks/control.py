@@ -72,8 +72,8 @@ def postgres(root: Path) -> Iterator[str]:
 
 
 @contextmanager
-def server(url: str, root: Path) -> Iterator[tuple[str, int]]:
-    """Its address and process."""
+def server(url: str, root: Path, **more: str) -> Iterator[tuple[str, int]]:
+    """Its address and process; `more` goes to its environment."""
     (root / "token").write_text(TOKEN)
     (root / "secret").write_text(base64.b64encode(b"s" * 32).decode())
     port = free_port()
@@ -85,6 +85,7 @@ def server(url: str, root: Path) -> Iterator[tuple[str, int]]:
         "RATCHET_OBJECTS_URL": f"file://{root}/objects",
         "RATCHET_HTTP_PORT": str(port),
         "RATCHET_GRPC_PORT": str(free_port()),
+        **more,
     }
     with (root / "server.log").open("wb") as log:
         process = subprocess.Popen(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.core.errors import Rejected
+from ratchet.kit.peers import PeerFiles, peer_files
 from ratchet.kit.secret import Secret
 
 
@@ -39,6 +40,10 @@ class Settings:
 
     grpc_port: int = 8082
     """Access records and workers: `RATCHET_GRPC_PORT`."""
+
+    grpc_peers: PeerFiles | None = None
+    """Mutual TLS on gRPC: `RATCHET_GRPC_CERT`, `RATCHET_GRPC_KEY` and `RATCHET_GRPC_CA`, at the
+    server, the agents and the workers.  The token is asked for all the same."""
 
     gateway_url: str = "http://127.0.0.1:8080"
     """Where users reach the gateway, as the console shows it: `RATCHET_GATEWAY_URL`."""
@@ -76,6 +81,7 @@ class Settings:
                 http_host=env.get("RATCHET_HTTP_HOST", "127.0.0.1"),
                 http_port=int(env.get("RATCHET_HTTP_PORT", "8081")),
                 grpc_port=int(env.get("RATCHET_GRPC_PORT", "8082")),
+                grpc_peers=peer_files(env),
                 gateway_url=env.get("RATCHET_GATEWAY_URL", "http://127.0.0.1:8080"),
                 database_connections=int(env.get("RATCHET_DATABASE_CONNECTIONS", "8")),
                 judge_seconds=float(env.get("RATCHET_JUDGE_SECONDS", "0.25")),

@@ -34,6 +34,7 @@ from ratchet.entrypoints.beside.server import Beside, listen
 from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import Clock, monotonic_seconds
+from ratchet.kit.peers import PeerFiles
 from ratchet.kit.secret import Secret
 
 log = structlog.get_logger()
@@ -60,6 +61,8 @@ class Agent:
     clock: Clock
     valkey: Valkey | None = None
     """For routes with a cache or exact budgets."""
+    peers: PeerFiles | None = None
+    """For mutual TLS with the control plane's gRPC."""
     snapshot: GatewaySnapshot | None = None
     applied_revision: int = -1
     is_blind: bool = False
@@ -68,7 +71,7 @@ class Agent:
 
     async def run(self) -> None:
         """Until cancelled."""
-        reporter = Reporter(self.telemetry, self.token, self.name)
+        reporter = Reporter(self.telemetry, self.token, self.name, self.peers)
         turns = Spool(self.envoy.spool("turns"), TURNS_BYTES_MAX)
         feedback = Spool(self.envoy.spool("feedback"), FEEDBACK_BYTES_MAX)
         self.beside = Beside(

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from ratchet.adapters.postgres.migrate import migrate
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.grpc.capture import Capture
+from ratchet.entrypoints.grpc.credentials import server_credentials
 from ratchet.entrypoints.grpc.telemetry import Telemetry
 from ratchet.entrypoints.grpc.worker import WorkerDesk
 from ratchet.entrypoints.http.app import build_app
@@ -112,7 +113,12 @@ async def _start_grpc(parts: Parts, metrics: Metrics) -> grpc.aio.Server:
         reflection.SERVICE_NAME,
     )
     reflection.enable_server_reflection(names, server)
-    server.add_insecure_port(f"{parts.settings.http_host}:{parts.settings.grpc_port}")
+    address = f"{parts.settings.http_host}:{parts.settings.grpc_port}"
+    peers = parts.settings.grpc_peers
+    if peers is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, server_credentials(peers))
     await server.start()
     return server
 

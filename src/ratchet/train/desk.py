@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from ratchet.kit.peers import PeerFiles
 from ratchet.wire.ratchet.v1 import worker_pb2, worker_pb2_grpc
 
 HEARTBEAT_SECONDS = 1.0
@@ -28,8 +29,10 @@ class Superseded(Exception):
 class Desk:
     """One attempt's line to the control plane.  `check` raises `Superseded` between two steps."""
 
-    def __init__(self, address: str, attempt: str, token: str) -> None:
-        self._stub = worker_pb2_grpc.WorkerStub(grpc.insecure_channel(address))  # type: ignore[no-untyped-call]
+    def __init__(
+        self, address: str, attempt: str, token: str, peers: PeerFiles | None = None
+    ) -> None:
+        self._stub = worker_pb2_grpc.WorkerStub(_channel(address, peers))  # type: ignore[no-untyped-call]
         self._attempt = attempt
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._lock = threading.Lock()
@@ -104,3 +107,10 @@ class Desk:
             del self._losses[: len(losses)]
         if not answer.wanted:
             self._superseded.set()
+
+
+def _channel(address: str, peers: PeerFiles | None) -> grpc.Channel:
+    if peers is None:
+        return grpc.insecure_channel(address)
+    certificate, key, authority = peers.read()
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate))

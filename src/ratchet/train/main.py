@@ -28,6 +28,7 @@ from ratchet.engine.weights import (
     put_new,
     quiet,
 )
+from ratchet.kit.peers import PeerFiles
 from ratchet.train.desk import Desk, Superseded
 from ratchet.train.evaluate import EngineArguments, EngineFailed, engine, run_suite
 from ratchet.train.sft import adapter_digest, train
@@ -42,13 +43,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--cache", type=Path, required=True, help="folder for bases and adapters")
     parser.add_argument("--vllm-python", default=sys.executable)
+    parser.add_argument(
+        "--peers", nargs=3, type=Path, metavar=("CERT", "KEY", "CA"), help="for mutual TLS"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     quiet()
-    desk = Desk(options.server, options.attempt, options.token_file.read_text().strip())
+    peers = PeerFiles(*options.peers) if options.peers else None
+    desk = Desk(options.server, options.attempt, options.token_file.read_text().strip(), peers)
     try:
         assignment = desk.claim()
         result = STAGES[assignment["stage"]](assignment, desk, options)

@@ -107,6 +107,7 @@ def agent(
     from ratchet.entrypoints.agent import Agent
     from ratchet.kit.clock import SystemClock
     from ratchet.kit.logs import configure
+    from ratchet.kit.peers import peer_files
     from ratchet.kit.secret import Secret
     from ratchet.settings import environment
 
@@ -116,7 +117,11 @@ def agent(
     token = Secret(token_file.read_text().strip())
     url = environment().get("RATCHET_VALKEY_URL", "")
     valkey = Valkey(Secret(url)) if url else None
-    _run_program(Agent(name, server, telemetry, token, files, SystemClock(), valkey).run())
+    try:
+        peers = peer_files(environment())
+    except ValueError as error:
+        raise Rejected(str(error)) from None
+    _run_program(Agent(name, server, telemetry, token, files, SystemClock(), valkey, peers).run())
 
 
 @app.command()

@@ -13,6 +13,8 @@ from ratchet.adapters.envoy.records import record_of
 from ratchet.adapters.spool import feedback_from_line, turn_from_line
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.grpc import capture, telemetry
+from ratchet.entrypoints.grpc.credentials import channel
+from ratchet.kit.peers import PeerFiles
 from ratchet.kit.secret import Secret
 from ratchet.wire.ratchet.v1 import (
     capture_pb2,
@@ -33,8 +35,10 @@ class Reporter:
     A line that nobody can read is said in the log and left out: it would stop all that follow.
     """
 
-    def __init__(self, address: str, token: Secret, name: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address)
+    def __init__(
+        self, address: str, token: Secret, name: str, peers: PeerFiles | None = None
+    ) -> None:
+        self._channel = channel(address, peers)
         self._stub = telemetry_pb2_grpc.TelemetryStub(self._channel)  # type: ignore[no-untyped-call]
         self._capture = capture_pb2_grpc.CaptureStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("authorization", f"Bearer {token.reveal()}"),)

@@ -20,6 +20,7 @@ import structlog
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.state import Ports, StateDir, free_port
+from ratchet.kit.peers import peer_files
 
 log = structlog.get_logger()
 
@@ -183,6 +184,7 @@ class Keeper:
                 "--work", str(self.state.folder("work")),
                 "--cache", str(self.state.folder("cache")),
                 "--vllm-python", self.vllm_python,
+                *_peers(self.env),
             ],
             log_file=self.state.log(f"worker-{attempt['run']}-{attempt['stage']}"),
             env={**SHARED_CORES, **WORKER_MALLOC, **self.env},
@@ -242,3 +244,11 @@ async def _answers(port: int) -> bool:
     except httpx.TransportError:
         return False
     return answer.status_code == 200
+
+
+def _peers(env: Mapping[str, str]) -> list[str]:
+    """Arguments of a worker that speaks with the control plane by mutual TLS."""
+    peers = peer_files(env)
+    if peers is None:
+        return []
+    return ["--peers", *map(str, (peers.certificate, peers.key, peers.authority))]
