@@ -222,7 +222,11 @@ def test_a_key_is_made_used_seen_and_revoked(stack: Stack) -> None:
     assert mine["prompt_tokens"] == whole.usage.prompt_tokens
     assert mine["completion_tokens"] == whole.usage.completion_tokens
     assert (mine["requests"], mine["failed"], mine["untold"]) == (1, 0, 0)
+    twice = cli(stack, "key", "rotate", "app")
+    assert twice.stdout.startswith("rk_")
+    assert "2 keys are named" in cli(stack, "key", "revoke", "app").stderr
     revoked = cli(stack, "key", "revoke", made["id"], "--why", "the test is over")
+    assert "is revoked" in cli(stack, "key", "revoke", "app").stdout
     assert "is revoked" in revoked.stdout
 
     def refused() -> bool:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.key import only_project
+from ratchet.entrypoints.cli.tables import list_table
 
 StateOption = Annotated[Path | None, typer.Option("--state-dir")]
 ProjectOption = Annotated[str | None, typer.Option(help="Default: the only one there is.")]
@@ -37,7 +37,7 @@ def listing(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("request", "version", "prompt", "answer", "feedback", box=None)
+    table = list_table("request", "version", "prompt", "answer", "feedback")
     for row in rows:
         last = row["messages"][-1].get("content")
         said = [_said(each) for each in row["feedback"]]

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.core.errors import Rejected
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.key import JsonOption, StateOption
+from ratchet.entrypoints.cli.tables import list_table
 
 app = typer.Typer(help="Engines: list, add one from elsewhere, drop it.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def listing(state_dir: StateOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps({"own": own, "elsewhere": places}, indent=2))
         return
-    table = Table("version", "at", "region", "state")
+    table = list_table("version", "at", "region", "state")
     for engine in own:
         at = f"127.0.0.1:{engine['port']}" if engine["port"] else ""
         table.add_row(engine["version_id"], at, "", f"{engine['state']} {engine['because']}")

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.core.errors import RatchetError
 from ratchet.entrypoints.cli.client import connect, state_of
+from ratchet.entrypoints.cli.tables import list_table, minute
 
 StateOption = Annotated[Path | None, typer.Option("--state-dir")]
 
@@ -30,10 +30,13 @@ def listing(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("gateway", "revision", "reported", "refused because", box=None)
+    table = list_table("gateway", "revision", "reported", "refused because")
     for row in rows:
         table.add_row(
-            row["gateway"], str(row["applied_revision"]), row["reported_at"][:19], row["rejected"]
+            row["gateway"],
+            str(row["applied_revision"]),
+            minute(row["reported_at"]),
+            row["rejected"],
         )
     Console().print(table)
 

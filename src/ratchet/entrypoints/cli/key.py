@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.adapters.specfile.reader import duration_seconds
 from ratchet.core.access import Role, Scope
-from ratchet.core.errors import NotFound
+from ratchet.core.errors import NotFound, Rejected
 from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.entrypoints.cli.tables import list_table
 
 app = typer.Typer(help="Keys of the gateway and of the control plane.", no_args_is_help=True)
 
@@ -95,20 +95,42 @@ def list_(
     if as_json:
         print(json.dumps(keys, indent=2))
         return
-    table = Table("key", "name", "ends in", "may", "state")
+    table = list_table("key", "name", "ends in", "may", "state")
     for key in keys:
         may = ", ".join([*key["scopes"], *([key["role"]] if key["role"] else [])])
-        state = f"revoked {key['revoked_at'][:10]}" if key["revoked_at"] else "valid"
+        state = "revoked" if key["revoked_at"] else "valid"
         if not key["revoked_at"] and key["expires_at"]:
-            state = f"valid until {key['expires_at'][:10]}"
+            state = f"to {key['expires_at'][:10]}"
         table.add_row(key["id"], key["name"], f"…{key['hint']}", may, state)
     Console().print(table)
 
 
+def living_key(client: Client, named: str, project: str | None = None) -> str:
+    """The id of a key, which may be named by its name where only one that is valid has it.
+
+    Raises `NotFound`, or `Rejected` when several have it.
+    """
+    if named.startswith("key_"):
+        return named
+    keys = client.get("/keys", project=only_project(client, project), limit=200)
+    found = [key["id"] for key in keys if key["name"] == named and not key["revoked_at"]]
+    if not found:
+        raise NotFound(f"no valid key has the id or the name {named!r}: see `ratchet key list`")
+    if len(found) > 1:
+        raise Rejected(f"{len(found)} keys are named {named!r}: say which by its id")
+    return str(found[0])
+
+
 @app.command()
-def rotate(key_id: str, state_dir: StateOption = None, as_json: JsonOption = False) -> None:
+def rotate(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Id, or name.")],
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """A second key like this one.  Change over, then revoke the first."""
-    made = connect(state_dir).post(f"/keys/{key_id}/rotate", {"who": getpass.getuser()})
+    client = connect(state_dir)
+    key_id = living_key(client, key)
+    made = client.post(f"/keys/{key_id}/rotate", {"who": getpass.getuser()})
     _show(made, as_json)
     if not as_json:
         print(f"{key_id} stays valid until: ratchet key revoke {key_id}", file=sys.stderr)
@@ -116,14 +138,15 @@ def rotate(key_id: str, state_dir: StateOption = None, as_json: JsonOption = Fal
 
 @app.command()
 def revoke(
-    key_id: str,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Id, or name.")],
     why: WhyOption = "revoked by a person",
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refuse a key from now on, at every gateway within a second."""
     body = {"why": why, "who": getpass.getuser()}
-    gone = connect(state_dir).post(f"/keys/{key_id}/revoke", body)
+    client = connect(state_dir)
+    gone = client.post(f"/keys/{living_key(client, key)}/revoke", body)
     if as_json:
         print(json.dumps(gone))
     else:

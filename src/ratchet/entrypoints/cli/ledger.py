@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import json
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.core.ledger import Period, SubjectKind, Unit
 from ratchet.entrypoints.cli.client import connect
@@ -18,8 +18,10 @@ from ratchet.entrypoints.cli.key import (
     ProjectOption,
     StateOption,
     WhyOption,
+    living_key,
     only_project,
 )
+from ratchet.entrypoints.cli.tables import list_table, minute
 from ratchet.kit.clock import SystemClock
 
 budgets = typer.Typer(help="What keys, teams and projects may use.", no_args_is_help=True)
@@ -39,11 +41,12 @@ def usage(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    titles = ("requests", "prompt tokens", "answer tokens", "USD", "failed", "untold")
+    titles = ("requests", "prompt", "answer", "USD", "failed", "untold")
     numbers = ("requests", "prompt_tokens", "completion_tokens", "cost_usd", "failed", "untold")
-    table = Table("day", "key", "team", *titles)
+    table = list_table("day", "key", "team", *titles)
     for row in rows:
         who = row["key_name"] or row["key_id"] or "open"
+        row["cost_usd"] = f"{Decimal(row['cost_usd']):.6f}"
         table.add_row(row["day"], who, row["team"], *(str(row[number]) for number in numbers))
     Console().print(table)
 
@@ -52,7 +55,7 @@ def usage(
 def set_budget(
     amount: Annotated[str, typer.Argument(help="Like 50usd or 2000000tokens.")],
     period: Annotated[Period, typer.Option("--per")] = Period.MONTH,
-    key: Annotated[str, typer.Option(help="Id of the key.")] = "",
+    key: Annotated[str, typer.Option(help="Id of the key, or its name.")] = "",
     team: Annotated[str, typer.Option(help="Name of the team.")] = "",
     project: ProjectOption = None,
     state_dir: StateOption = None,
@@ -71,7 +74,7 @@ def set_budget(
     body: dict[str, Any] = {
         "project": only_project(client, project),
         "kind": kind.value,
-        "subject": key or team,
+        "subject": living_key(client, key, project) if key else team,
         "period": period.value,
         "unit": unit.value,
         "amount": amount.removesuffix(unit.value),
@@ -91,7 +94,7 @@ def list_budgets(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("budget", "of", "per", "used", "of at most", "unit", "state")
+    table = list_table("budget", "of", "per", "used", "of at most", "unit", "state")
     for row in rows:
         whose = row["kind"] if row["kind"] == "project" else f"{row['kind']} {row['subject']}"
         table.add_row(
@@ -141,10 +144,10 @@ def list_prices(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("version", "prompt USD / 1M", "answer USD / 1M", "set by", "at")
+    table = list_table("version", "prompt USD / 1M", "answer USD / 1M", "set by", "at")
     for row in rows:
         table.add_row(
             row["version_id"] or "all others", row["prompt_usd"], row["completion_usd"],
-            row["set_by"], row["set_at"][:19],
+            row["set_by"], minute(row["set_at"]),
         )  # fmt: skip
     Console().print(table)

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.core.errors import Conflict, NotFound
 from ratchet.entrypoints.cli.client import connect
+from ratchet.entrypoints.cli.tables import list_table, minute
 
 versions = typer.Typer(help="What runs yielded.", no_args_is_help=True)
 
@@ -138,13 +138,10 @@ def list_(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("version", "base", "dataset", "run", "created", "")
+    table = list_table("version", "run", "created", "")
     for v in found:
         serves = "serves" if v["id"] == known["baseline_version"] else ""
-        table.add_row(
-            v["id"], v["base"], v["dataset_id"] or "", v["run_id"] or "", v["created_at"][:19],
-            serves,
-        )  # fmt: skip
+        table.add_row(v["id"], v["run_id"] or "the base", minute(v["created_at"]), serves)
     Console().print(table)
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.entrypoints.cli.tables import list_table
 from ratchet.entrypoints.cli.watch import find_release, follow_release
 
 app = typer.Typer(help="Versions on their way to users.", no_args_is_help=True)
@@ -59,7 +59,7 @@ def _print(release: dict[str, Any], console: Console) -> None:
             f"  {verdict['at'][11:19]} {verdict['from_stage']} → {verdict['to_stage']} "
             f"{verdict['weight_percent']} %  {verdict['because']}  ({verdict['who']})"
         )
-    table = Table("version", "requests", "failed", "p50 ms", "p95 ms")
+    table = list_table("version", "requests", "failed", "p50 ms", "p95 ms")
     for row in release["traffic"]:
         table.add_row(
             row["version_id"], str(row["requests"]), str(row["failed"]),
@@ -79,7 +79,7 @@ def list_(
     if as_json:
         print(json.dumps(releases, indent=2))
         return
-    table = Table("release", "stage", "candidate", "baseline", "because")
+    table = list_table("release", "stage", "candidate", "baseline", "because")
     for r in releases:
         table.add_row(r["id"], r["stage"], r["candidate"], r["baseline"], r["because"][:90])
     Console().print(table)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.entrypoints.cli.tables import list_table, minute
 from ratchet.entrypoints.cli.trigger import EXIT_FAILED, EXITS, start_run
 from ratchet.entrypoints.cli.watch import RUN_COLOURS, find_run, follow_run
 
@@ -75,12 +75,12 @@ def list_(
     if as_json:
         print(json.dumps(runs, indent=2))
         return
-    table = Table("run", "state", "asked by", "created", "because")
+    table = list_table("run", "state", "asked by", "created", "because")
     for run in runs:
         trigger = f"{run['trigger']['kind']} ({run['trigger']['who']})"
         colour = RUN_COLOURS.get(run["state"], "cyan")
         table.add_row(
-            run["id"], f"[{colour}]{run['state']}[/]", trigger, run["created_at"][:19],
+            run["id"], f"[{colour}]{run['state']}[/]", trigger, minute(run["created_at"]),
             run["because"][:100],
         )  # fmt: skip
     Console().print(table)

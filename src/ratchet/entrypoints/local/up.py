@@ -34,7 +34,7 @@ async def up_forever(
         console.print(f"  gateway  {stack.gateway_url}/v1   (what users call)")
         console.print(f"  console  {stack.server_url}")
         console.print(f"  state    {state.root}")
-        if file is not None:
+        if file is not None or await _known(stack):
             await serve_project(stack, file, console)
         else:
             console.print("  no project yet: `ratchet init my-router`, then `ratchet run start`")
@@ -43,22 +43,35 @@ async def up_forever(
         await asyncio.Event().wait()
 
 
-async def serve_project(stack: Stack, file: Path, console: Console) -> None:
-    """Register a project and wait until its baseline answers."""
-    token = stack.state.token_file.read_text().strip()
-    client = Client(stack.server_url, token, patience_seconds=PATIENCE_SECONDS)
-    project = await asyncio.to_thread(_register, client, file)
+async def serve_project(stack: Stack, file: Path | None, console: Console) -> None:
+    """Register a project, or take the one that is known, and wait until its baseline answers."""
+    client = _client(stack)
+    if file is not None:
+        version = (await asyncio.to_thread(_register, client, file))["baseline"]
+    else:
+        version = (await _known(stack))[0]["baseline_version"]
     began = monotonic_seconds()
-    with console.status(f"loading {project['baseline']} (the first time converts the weights)"):
+    with console.status(f"loading {version} (the first time converts the weights)"):
         while monotonic_seconds() - began < ENGINE_SECONDS_MAX:
             engines = await asyncio.to_thread(client.get, "/engines")
-            mine = next(e for e in engines if e["version_id"] == project["baseline"])
+            mine = next(e for e in engines if e["version_id"] == version)
             if mine["state"] == "ready":
                 seconds = monotonic_seconds() - began
-                console.print(f"  serving  {project['baseline']} after {seconds:.1f} s")
+                console.print(f"  serving  {version} after {seconds:.1f} s")
                 return
             await asyncio.sleep(0.2)
     console.print(f"[red]engine not ready[/]: {mine['because']}; see {stack.state.root}/logs")
+
+
+def _client(stack: Stack) -> Client:
+    token = stack.state.token_file.read_text().strip()
+    return Client(stack.server_url, token, patience_seconds=PATIENCE_SECONDS)
+
+
+async def _known(stack: Stack) -> list[dict[str, Any]]:
+    """Projects of an earlier start."""
+    found: list[dict[str, Any]] = await asyncio.to_thread(_client(stack).get, "/projects")
+    return found
 
 
 def _register(client: Client, file: Path) -> dict[str, Any]:
