@@ -2,7 +2,8 @@
 
 One after the other in every round: the upstream itself, a plain Envoy that only routes, ours open,
 ours with all that a project gets (keys, limits by key and tier, a pinned principal, usage, access
-records), the same with 10,000 revoked keys, and nginx, FastAPI with httpx, Portkey and LiteLLM,
+records), the same without reading usage from the answers, the same with 10,000 revoked keys, and
+nginx, FastAPI with httpx, Portkey and LiteLLM,
 each installed below `build/peers`.  The load is a client of our own on keep-alive connections.  CPU
 is user and system time of the gateway's processes as the kernel counts it, so it does not depend on
 how fast the client is.  LiteLLM and Portkey do more with a request than we do; what they are
@@ -164,6 +165,21 @@ def cluster(port: int) -> dict[str, Any]:
     }
 
 
+# Ours with keys, roles, limits, routing and records, but without reading usage from answers.
+UNREAD = "ours_usage_unread"
+
+
+def without_usage(boot: Path) -> None:
+    """Take the filters that read usage out of a bootstrap."""
+    config = json.loads(boot.read_text())
+    for listener in config["static_resources"]["listeners"]:
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        manager["http_filters"] = [
+            one for one in manager["http_filters"] if not one["name"].startswith("usage-of-")
+        ]
+    boot.write_text(json.dumps(config))
+
+
 @contextmanager
 def ours(
     name: str, admission: Admission, serving: Serving, key: str, upstream: int, root: Path
@@ -176,6 +192,8 @@ def ours(
         folder=folder / "xds",
     )  # fmt: skip
     prepare(places, folder / "boot.json")
+    if name == UNREAD:
+        without_usage(folder / "boot.json")
 
     async def serve(wanted: Admission, revision: int) -> float:
         files = EnvoyFiles(places.folder, places.admin_socket)
@@ -378,6 +396,7 @@ def admissions() -> dict[str, tuple[Admission, Serving, str]]:
     return {
         "open": (admission(is_open=True), Serving(access=Access.OPEN), ""),
         "ours": (admission(), limits, token),
+        UNREAD: (admission(), limits, token),
         "ours_10k_revoked": (admission(revoked=REVOKED), limits, token),
     }
 
@@ -469,6 +488,8 @@ def report(targets: list[Envoy], push_seconds: float, flow: list[Result], settin
         return [Result(name, statistics.median(a / b for a, b in pairs), "x", target, better)]
 
     results += ratio("ours_over_plain", "ours", "plain", 1.5)
+    # What the goal names: keys, roles, limits, routing and records.
+    results += ratio("ours_usage_unread_over_plain", UNREAD, "plain", 1.5)
     results += ratio("revoked_over_ours", "ours_10k_revoked", "ours", 1.1)
     results += ratio("litellm_over_ours", "litellm", "ours", 100, "higher")
     results += ratio("portkey_over_ours", "portkey", "ours", 10, "higher")

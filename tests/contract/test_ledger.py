@@ -61,7 +61,9 @@ def test_an_answer_is_settled_once_whoever_tells_of_it_and_however_often(
         assert await ledger.settle([answer("2"), answer("3")], "engine", NOW) == 1
         assert await ledger.settle([answer("3"), answer("1")], "gateway", NOW) == 0
 
-        [used] = await PostgresViews(database).usage("p", NOW - timedelta(days=1), 10)
+        views = PostgresViews(database)
+        [used] = await views.usage("p", NOW - timedelta(days=1), 10)
+        assert await views.costs() == {"v_1": 0.0}
         assert (used["requests"], used["prompt_tokens"]) == (3, 30)
 
     with_database(database_url, scenario)

@@ -57,8 +57,10 @@ class Metrics:
             ("gateway",),
             buckets=OVERHEAD_SECONDS,
         )
+        self.cost = gauge(
+            "ratchet_cost_usd", "What a version's answers cost, since ever.", ("version",)
+        )
         self.gateways = gauge("ratchet_gateways", "Gateways that were heard of lately.")
-
         self._cache = counter(
             "ratchet_cache_total",
             "Answers of routes with a cache: hit, miss or bypass.",

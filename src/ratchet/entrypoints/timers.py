@@ -29,6 +29,7 @@ BURY_SECONDS = 10.0
 COUNT_SECONDS = 1.0
 BUDGETS_SECONDS = 0.5
 EXACT_SECONDS = 0.5
+COSTS_SECONDS = 15.0
 FOLLOW_SECONDS = 0.5
 RETENTION_SECONDS = 600.0
 CAPTURE_SECONDS = 15.0
@@ -72,12 +73,17 @@ def _of_gateways(parts: Parts, metrics: Metrics) -> list[Timer]:
             log.info("gateways_counted", gateways=gateways)
             metrics.gateways.set(gateways)
 
+    async def sum_costs() -> None:
+        for version, usd in (await parts.views.costs()).items():
+            metrics.cost.labels(version).set(usd)
+
     async def mind() -> None:
         for budget, state in await mind_budgets(parts.ledger):
             log.warning("budget_moved", budget=budget, to=state.value)
 
     return [
         _every(COUNT_SECONDS, "count_gateways", count_gateways),
+        _every(COSTS_SECONDS, "costs", sum_costs),
         _every(BUDGETS_SECONDS, "budgets", mind),
         _every(EXACT_SECONDS, "exact_routes", lambda: tell_exact_routes(parts.ledger)),
     ]

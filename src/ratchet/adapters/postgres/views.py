@@ -23,6 +23,11 @@ class PostgresViews:
     async def projects(self) -> list[View]:
         return [_plain(row) for row in await self._db.all("list_projects")]
 
+    async def costs(self) -> dict[str, float]:
+        """US dollars that each version's answers cost, since ever."""
+        rows = await self._db.all("cost_by_version")
+        return {row["version_id"]: float(row["cost_usd"]) for row in rows}
+
     async def turns(
         self,
         project: str,

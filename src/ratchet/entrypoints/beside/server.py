@@ -113,4 +113,6 @@ async def listen(beside: Beside, socket: Path) -> grpc.aio.Server:
     server.add_generic_rpc_handlers((handlers, limits))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
+    # Whoever may write here could invent turns and feedback.
+    socket.chmod(0o600)
     return server

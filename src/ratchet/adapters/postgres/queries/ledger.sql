@@ -113,6 +113,9 @@ SELECT DISTINCT keys.id FROM budgets
    AND (keys.expires_at IS NULL OR keys.expires_at > :now)
  ORDER BY keys.id;
 
+-- name: cost_by_version
+SELECT version_id, sum(cost_usd) AS cost_usd FROM spending GROUP BY version_id;
+
 -- name: usage_by_key
 -- What each key used, a day in UTC, as it was settled.
 SELECT day, key_id, coalesce(keys.name, '') AS key_name, coalesce(keys.team, '') AS team,
