@@ -6,6 +6,7 @@ the agent has in a file.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -114,5 +115,5 @@ async def listen(beside: Beside, socket: Path) -> grpc.aio.Server:
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     # Whoever may write here could invent turns and feedback.
-    socket.chmod(0o600)
+    await asyncio.to_thread(socket.chmod, 0o600)
     return server
