@@ -1,0 +1,1 @@
+"""Canary judges behind one interface, for `benchmarks/canary.py`."""
