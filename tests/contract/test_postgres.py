@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ratchet.adapters.postgres.codec import evidence_from_json, evidence_to_json
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.migrate import migrate
 from ratchet.adapters.postgres.pool import Database
@@ -19,7 +20,7 @@ from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAttempts, PostgresProjects, PostgresRuns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.specfile.reader import parse_spec
-from ratchet.core.analysis import Evidence, Unit, observe
+from ratchet.core.analysis import Evidence, Unit, freeze_reference, observe
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected, Unavailable
 from ratchet.core.rollout import Release, ReleaseId, Signal, Stage, decide
@@ -314,13 +315,24 @@ def test_evidence_survives_the_database_bit_for_bit(database_url: str) -> None:
         stored = await a_live_release(database)
         releases = PostgresReleases(database)
         stream = [Unit(i, i % 7 == 0, i % 5 == 0, i * 1.1) for i in range(1, 300)]
-        evidence = observe(Evidence(reference_ms=(1.0, 2.0, 3.0, 4.0, 5.0)), stream, 0.1)
+        evidence = observe(Evidence(scale=freeze_reference([1.0, 5.0] * 40)), stream, 0.1)
 
         await releases.save_evidence(stored, evidence, "more", NOW)
 
-        assert (await releases.get(ReleaseId("rel_1"))).evidence == evidence
+        read = (await releases.get(ReleaseId("rel_1"))).evidence
+        assert evidence_to_json(read) == evidence_to_json(evidence)
+        assert read.log_e == evidence.log_e
 
     with_database(database_url, scenario)
+
+
+def test_of_an_older_judges_evidence_the_places_are_kept() -> None:
+    old = {"watermark": 7, "notch_units": 3, "errors": {"log_capital": [0.0] * 16}, "latency": []}
+
+    read = evidence_from_json(old)
+
+    assert (read.watermark, read.notch_units) == (7, 3)
+    assert read.log_e == pytest.approx(0.0)
 
 
 def test_an_engine_report_reaches_the_gateway_and_a_failure_is_told(database_url: str) -> None:

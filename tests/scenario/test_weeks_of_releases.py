@@ -130,7 +130,7 @@ class World:
         )  # fmt: skip
         stored = StoredRelease(
             release=release, plan=SPEC.release, run_id=run.id, because="",
-            evidence=Evidence(reference_ms=freeze_reference(durations)),
+            evidence=Evidence(scale=freeze_reference(durations)),
         )  # fmt: skip
         return await self.releases.add(stored, now)
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from ratchet.adapters.postgres.codec import evidence_to_json
 from ratchet.core.analysis import (
+    EPOCH_UNITS,
     Evidence,
     Sight,
     Unit,
@@ -23,7 +25,7 @@ from ratchet.core.spec import ReleasePlan
 
 PLAN = ReleasePlan(units_per_notch=5)
 SEEN = Sight(seconds_since_record=0.5, canary_engine_down_seconds=0.0)
-REFERENCE = (100.0, 120.0, 150.0, 180.0, 250.0)
+REFERENCE = freeze_reference([60.0 + number for number in range(100)])
 CANARY = Release(
     id=ReleaseId("r"),
     project="p",
@@ -80,7 +82,7 @@ def test_a_canary_that_fails_is_rolled_back_with_its_numbers() -> None:
 
 
 def test_a_slow_canary_is_rolled_back_for_its_latency() -> None:
-    known = Evidence(reference_ms=REFERENCE)
+    known = Evidence(scale=REFERENCE)
 
     evidence = observe(known, units(300, canary_every=20, canary_ms=400.0), 0.1)
     verdict = judge(CANARY, PLAN, evidence, SEEN)
@@ -90,9 +92,9 @@ def test_a_slow_canary_is_rolled_back_for_its_latency() -> None:
 
 
 def test_a_canary_slower_within_the_margin_is_not_worse() -> None:
-    known = Evidence(reference_ms=(105.0, 120.0, 150.0, 180.0, 250.0))
+    known = Evidence(scale=REFERENCE)
 
-    evidence = observe(known, units(300, canary_every=20, canary_ms=115.0), 0.1)
+    evidence = observe(known, units(300, canary_every=20, canary_ms=109.0), 0.1)
 
     assert evidence.log_e_latency <= 1e-9  # zero but for rounding
 
@@ -139,26 +141,32 @@ def test_weak_evidence_of_harm_stops_the_climb_but_rolls_nothing_back() -> None:
 def test_units_that_were_taken_are_not_taken_twice() -> None:
     first = observe(Evidence(), units(120, canary_every=6), 0.1)
 
-    assert observe(first, units(120, canary_every=6), 0.1) == first
+    again = observe(first, units(120, canary_every=6), 0.1)
+
+    assert evidence_to_json(again) == evidence_to_json(first)
 
 
 def test_the_reference_is_frozen_from_the_baseline_before_it_is_bet_on() -> None:
     few = [u for u in units(40, canary_every=20)]
     waiting = observe(Evidence(), few, 0.1)
-    assert waiting.reference_ms == ()
+    assert waiting.scale is None
     assert len(waiting.warming_ms) == 38
 
     more = [replace(u, sequence=u.sequence + 40) for u in units(40, canary_every=20)]
     frozen = observe(waiting, more, 0.1)
 
-    assert frozen.reference_ms == (100.0,) * 5
+    assert frozen.scale is not None
+    assert frozen.scale.values() == pytest.approx([100.0] * 5)
     assert frozen.warming_ms == ()
     assert frozen.log_e_latency == pytest.approx(0.0, abs=1e-9)
 
 
 def test_quantiles_need_enough_answers() -> None:
-    assert freeze_reference([1.0] * 49) == ()
-    assert freeze_reference([float(i) for i in range(1, 101)]) == (50.0, 75.0, 90.0, 95.0, 99.0)
+    scale = freeze_reference([float(i) for i in range(1, 101)])
+
+    assert freeze_reference([1.0] * 49) is None
+    assert scale is not None
+    assert scale.values() == pytest.approx([51.0, 76.0, 91.0, 96.0, 100.0])
 
 
 def test_a_new_notch_counts_from_zero_and_keeps_the_evidence() -> None:
@@ -167,7 +175,7 @@ def test_a_new_notch_counts_from_zero_and_keeps_the_evidence() -> None:
     after = next_notch(evidence)
 
     assert after.notch_units == 0
-    assert after.errors == evidence.errors
+    assert after.log_e == evidence.log_e
     assert describe(after)["canary_units"] == 10.0
 
 
@@ -177,6 +185,17 @@ def test_replaying_the_same_units_gives_the_same_bits() -> None:
         Unit(i, chance.random() < 0.2, chance.random() < 0.05, chance.expovariate(0.01))
         for i in range(1, 1500)
     ]
-    known = Evidence(reference_ms=REFERENCE)
+    known = Evidence(scale=REFERENCE)
 
-    assert observe(known, stream, 0.1) == observe(known, stream, 0.1)
+    once, twice = (evidence_to_json(observe(known, stream, 0.1)) for _ in range(2))
+    assert once == twice
+
+
+def test_harm_that_begins_late_is_seen_sooner_with_new_capital() -> None:
+    evidence = Evidence()
+    for number in range(EPOCH_UNITS // 100 + 2):
+        batch = [replace(u, sequence=u.sequence + number * 100) for u in units(100, canary_every=5)]
+        evidence = observe(evidence, batch, 0.1)
+
+    assert evidence.epochs == 1
+    assert evidence.errors.capital.epoch == 1

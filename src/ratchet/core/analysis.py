@@ -6,9 +6,10 @@ of weight; inside a notch every unit was assigned with the same probability, so 
 is blind to the arm keeps the labels exchangeable.  Only first attempts count: what a retry saved
 was still a failure.
 
-Guarded are errors and latency, each an e-process (`stats.sequential`).  Latency is five yes-or-no
-metrics, "slower than the p50, p75, p90, p95, p99 of the baseline before the release", after the
-canary's time is divided by one plus the margin.  All share one filtration, so they are averaged.
+Guarded are errors and latency, each an e-process (`stats.harm`): errors as a yes-or-no metric;
+latency half as a whole and half as "slower than the p50, p75, p90, p95, p99 of the baseline before
+the release", after the canary's time is divided by one plus the margin.  Both share one filtration,
+so they are averaged.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ratchet.core.rollout import Release, Signal, Stage
 from ratchet.core.spec import ReleasePlan
-from ratchet.stats.sequential import BinaryEvidence, Block, log_mean
+from ratchet.stats.exchangeable import SCORE_MAX
+from ratchet.stats.harm import QUANTILES, Scale, Slower, YesNo, scale_of
 
 # Chance that a release which is no worse is ever rolled back.
 FALSE_ROLLBACK_RATE = 0.01
 LOG_THRESHOLD = math.log(1.0 / FALSE_ROLLBACK_RATE)
 # Evidence this strong is no proof, but reason enough not to show the canary to more people.
 LOG_YELLOW = math.log(3.0)
-QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
-# Baseline answers needed before their quantiles mean anything.  Fewer cost power, not validity.
+# Baseline answers needed before their spread means anything.  Fewer cost power, not validity.
 REFERENCE_UNITS_MIN = 50
 BLOCK_UNITS_MAX = 100
+# A regression may begin late: capital is put in anew after so many units.
+EPOCH_UNITS = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +50,66 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything the judge remembers of a release.  It is stored with the release."""
+class Tally:
+    """Units and bad ones, of both arms together and of the canary alone."""
 
-    errors: BinaryEvidence = field(default_factory=BinaryEvidence)
-    latency: tuple[BinaryEvidence, ...] = tuple(BinaryEvidence() for _ in QUANTILES)
-    reference_ms: tuple[float, ...] = ()
-    """Frozen quantiles of the baseline's durations; empty until enough were seen."""
+    units: int = 0
+    canary_units: int = 0
+    bad: int = 0
+    canary_bad: int = 0
+
+    def add(self, bad: NDArray[np.bool_], is_canary: NDArray[np.bool_]) -> Tally:
+        return Tally(
+            self.units + len(bad),
+            self.canary_units + int(is_canary.sum()),
+            self.bad + int(bad.sum()),
+            self.canary_bad + int((bad & is_canary).sum()),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Everything the judge remembers of a release.  It is stored with the release.
+
+    Two evidences of one release with the same watermark are the same.
+    """
+
+    errors: YesNo = field(default_factory=YesNo.fresh)
+    latency: Slower = field(default_factory=Slower.fresh)
+    failed: Tally = field(default_factory=Tally)
+    slow: tuple[Tally, ...] = tuple(Tally() for _ in QUANTILES)
+    """Slower than each of the baseline's quantiles."""
+    scale: Scale | None = None
+    """Of the baseline's durations, frozen; None until enough were seen."""
     warming_ms: tuple[float, ...] = ()
-    """Baseline durations gathered while there is no reference yet."""
+    """Baseline durations gathered while there is no scale yet."""
     watermark: int = 0
     """Sequence of the last unit that was taken."""
     notch_units: int = 0
     """Canary units at the current notch."""
+    epochs: int = 0
+    """Times that capital was put in anew."""
 
     @property
     def log_e(self) -> float:
         """ln of the evidence of harm: half errors, half latency."""
-        return log_mean([self.errors.log_e, self.log_e_latency])
+        halves = np.logaddexp(self.errors.log_e, self.latency.log_e)
+        return float(halves) - math.log(2.0)
+
+    @property
+    def log_e_errors(self) -> float:
+        return float(self.errors.log_e)
 
     @property
     def log_e_latency(self) -> float:
-        return log_mean([quantile.log_e for quantile in self.latency])
+        return float(self.latency.log_e)
 
 
-def freeze_reference(durations_ms: Sequence[float]) -> tuple[float, ...]:
-    """Quantiles of the baseline, or nothing when there are too few answers to have any."""
+def freeze_reference(durations_ms: Sequence[float]) -> Scale | None:
+    """The baseline's spread, or nothing when there are too few answers to have one."""
     if len(durations_ms) < REFERENCE_UNITS_MIN:
-        return ()
-    ordered = sorted(durations_ms)
-    return tuple(ordered[math.ceil(q * len(ordered)) - 1] for q in QUANTILES)
+        return None
+    return scale_of(np.asarray(durations_ms, dtype=np.float64), is_logarithmic=True)
 
 
 def observe(evidence: Evidence, units: Sequence[Unit], latency_margin: float) -> Evidence:
@@ -87,41 +123,40 @@ def observe(evidence: Evidence, units: Sequence[Unit], latency_margin: float) ->
 
 
 def _observe_block(evidence: Evidence, block: Sequence[Unit], latency_margin: float) -> Evidence:
-    latency = evidence.latency
-    if evidence.reference_ms:
-        latency = tuple(
-            metric.observe(_block(block, [_slow(u, bound, latency_margin) for u in block]))
-            for metric, bound in zip(latency, evidence.reference_ms, strict=True)
+    if evidence.failed.units >= (evidence.epochs + 1) * EPOCH_UNITS:
+        evidence = replace(
+            evidence,
+            errors=evidence.errors.begin_epoch(),
+            latency=evidence.latency.begin_epoch(),
+            epochs=evidence.epochs + 1,
         )
-        warming: tuple[float, ...] = ()
-        reference = evidence.reference_ms
-    else:
+    is_canary = np.array([unit.is_canary for unit in block])
+    failed = np.array([unit.failed for unit in block])
+    evidence = replace(
+        evidence,
+        errors=evidence.errors.observe_units(failed, is_canary),
+        failed=evidence.failed.add(failed, is_canary),
+        watermark=block[-1].sequence,
+        notch_units=evidence.notch_units + int(is_canary.sum()),
+    )
+    if evidence.scale is None:
         # The bets of a block must be fixed before it, so this block only teaches.
         answered = (u.duration_ms for u in block if not u.is_canary and not u.failed)
         warming = (*evidence.warming_ms, *answered)
-        reference = freeze_reference(warming)
-    return Evidence(
-        errors=evidence.errors.observe(_block(block, [u.failed for u in block])),
-        latency=latency,
-        reference_ms=reference,
-        warming_ms=() if reference else warming,
-        watermark=block[-1].sequence,
-        notch_units=evidence.notch_units + sum(u.is_canary for u in block),
-    )
-
-
-def _slow(unit: Unit, bound_ms: float, latency_margin: float) -> bool:
-    """A failure is slower than anything: it never gave an answer."""
-    duration = unit.duration_ms / (1.0 + latency_margin) if unit.is_canary else unit.duration_ms
-    return unit.failed or duration > bound_ms
-
-
-def _block(units: Sequence[Unit], bad: Sequence[bool]) -> Block:
-    return Block(
-        units=len(units),
-        canary_units=sum(unit.is_canary for unit in units),
-        bad=sum(bad),
-        canary_bad=sum(b for unit, b in zip(units, bad, strict=True) if unit.is_canary),
+        scale = freeze_reference(warming)
+        return replace(evidence, scale=scale, warming_ms=() if scale else warming)
+    durations = np.array([unit.duration_ms for unit in block], dtype=np.float64)
+    allowed = np.where(is_canary, durations / (1.0 + latency_margin), durations)
+    # A failure is slower than anything: it never gave an answer.
+    scores = np.where(failed, SCORE_MAX, evidence.scale.scores(allowed))
+    bounds = np.array(evidence.scale.bounds)
+    return replace(
+        evidence,
+        latency=evidence.latency.observe(scores, is_canary, bounds),
+        slow=tuple(
+            tally.add(scores > bound, is_canary)
+            for tally, bound in zip(evidence.slow, bounds, strict=True)
+        ),
     )
 
 
@@ -192,36 +227,33 @@ def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight)
 
 def describe(evidence: Evidence) -> dict[str, float]:
     """The evidence as numbers for people: e-values, units and rates."""
-    errors = evidence.errors
-    baseline_units = errors.units - errors.canary_units
-    baseline_bad = errors.bad - errors.canary_bad
+    failed = evidence.failed
     return {
         "e": math.exp(min(evidence.log_e, 700.0)),
-        "e_errors": math.exp(min(errors.log_e, 700.0)),
+        "e_errors": math.exp(min(evidence.log_e_errors, 700.0)),
         "e_latency": math.exp(min(evidence.log_e_latency, 700.0)),
         "threshold": 1.0 / FALSE_ROLLBACK_RATE,
-        "canary_units": float(errors.canary_units),
-        "canary_failed": float(errors.canary_bad),
-        "baseline_units": float(baseline_units),
-        "baseline_failed": float(baseline_bad),
+        "canary_units": float(failed.canary_units),
+        "canary_failed": float(failed.canary_bad),
+        "baseline_units": float(failed.units - failed.canary_units),
+        "baseline_failed": float(failed.bad - failed.canary_bad),
     }
 
 
 def _accuse(evidence: Evidence) -> str:
     """Name the guilty metric and the numbers a person would ask for first."""
-    errors = evidence.errors
+    failed = evidence.failed
     strength = math.exp(min(evidence.log_e, 700.0))
     proof = f"evidence {strength:.0f} against a limit of {1 / FALSE_ROLLBACK_RATE:.0f}"
-    baseline_units = errors.units - errors.canary_units
-    if errors.log_e >= evidence.log_e_latency:
-        canary = f"{errors.canary_bad} of {errors.canary_units} canary answers failed"
-        baseline = f"{errors.bad - errors.canary_bad} of {baseline_units} baseline answers"
-        return f"errors: {canary}, {baseline}; {proof}"
-    guilty = max(range(len(QUANTILES)), key=lambda i: evidence.latency[i].log_e)
-    metric, bound = evidence.latency[guilty], evidence.reference_ms[guilty]
-    units = metric.units - metric.canary_units
+    if evidence.log_e_errors >= evidence.log_e_latency or evidence.scale is None:
+        canary = f"{failed.canary_bad} of {failed.canary_units} canary answers failed"
+        units, bad = failed.units - failed.canary_units, failed.bad - failed.canary_bad
+        return f"errors: {canary}, {bad} of {units} baseline answers; {proof}"
+    guilty = int(np.argmax(evidence.latency.tails.log_e))
+    tally, bound_ms = evidence.slow[guilty], evidence.scale.values()[guilty]
+    units = tally.units - tally.canary_units
     return (
-        f"latency: {metric.canary_bad} of {metric.canary_units} canary answers took longer than "
-        f"the baseline's p{QUANTILES[guilty] * 100:.0f} of {bound:.0f} ms, "
-        f"{metric.bad - metric.canary_bad} of {units} baseline answers; {proof}"
+        f"latency: {tally.canary_bad} of {tally.canary_units} canary answers took longer than "
+        f"the baseline's p{QUANTILES[guilty] * 100:.0f} of {bound_ms:.0f} ms, "
+        f"{tally.bad - tally.canary_bad} of {units} baseline answers; {proof}"
     )

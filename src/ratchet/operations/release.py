@@ -72,7 +72,8 @@ async def _judge_canary(stored: StoredRelease, parts: ReleaseParts, durable: Wak
     evidence = observe(stored.evidence, units, plan.latency_margin)
     verdict = judge(release, plan, evidence, await _sight(stored, parts))
     if verdict.signal is None or (release.stage, verdict.signal) == (Stage.PAUSED, Signal.HEALTHY):
-        if evidence != stored.evidence or verdict.because != stored.because:
+        moved = evidence.watermark != stored.evidence.watermark
+        if moved or verdict.because != stored.because:
             await parts.releases.save_evidence(stored, evidence, verdict.because, parts.clock.now())
         return
     await _commit(

@@ -289,7 +289,7 @@ class Pipeline:
             stage=Stage.UNCHANGED if unchanged else Stage.STARTING,
         )
         return await self.releases.add(
-            _stored(release, run, Evidence(reference_ms=freeze_reference(durations))),
+            _stored(release, run, Evidence(scale=freeze_reference(durations))),
             self.clock.now(),
         )
 

@@ -145,6 +145,11 @@ class Scale:
         scores = (seen - self.mean) / self.deviation
         return np.clip(np.nan_to_num(scores, nan=SCORE_MAX), -SCORE_MAX, SCORE_MAX)
 
+    def values(self) -> list[float]:
+        """The quantiles as they are measured."""
+        seen = [self.mean + self.deviation * bound for bound in self.bounds]
+        return [float(np.exp(value)) for value in seen] if self.is_logarithmic else seen
+
 
 def scale_of(reference: Floats, *, is_logarithmic: bool) -> Scale:
     """From the baseline's newest values.  A poor reference costs power, never validity."""

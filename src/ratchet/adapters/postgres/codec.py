@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ratchet.core import serving
-from ratchet.core.analysis import Evidence
+from ratchet.core.analysis import Evidence, Tally
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.spec import (
     BaseModel,
@@ -19,7 +21,8 @@ from ratchet.core.spec import (
     Spec,
     Train,
 )
-from ratchet.stats.sequential import BinaryEvidence
+from ratchet.stats.eprocess import Capital
+from ratchet.stats.harm import Scale, Shift, Slower, YesNo
 
 
 def plan_to_json(plan: ReleasePlan) -> dict[str, Any]:
@@ -59,22 +62,49 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
 
 
 def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
-    return asdict(evidence)
+    return {
+        "errors": _capital_to_json(evidence.errors.capital),
+        "whole": _capital_to_json(evidence.latency.whole.capital),
+        "tails": _capital_to_json(evidence.latency.tails.capital),
+        "failed": asdict(evidence.failed),
+        "slow": [asdict(tally) for tally in evidence.slow],
+        "scale": None if evidence.scale is None else asdict(evidence.scale),
+        "warming_ms": list(evidence.warming_ms),
+        "watermark": evidence.watermark,
+        "notch_units": evidence.notch_units,
+        "epochs": evidence.epochs,
+    }
 
 
 def evidence_from_json(value: dict[str, Any]) -> Evidence:
+    """What `evidence_to_json` made.  Of an older judge only the places are kept: the evidence
+    itself begins anew."""
+    places = {"watermark": value["watermark"], "notch_units": value["notch_units"]}
+    if "whole" not in value:
+        return Evidence(**places)
+    scale = value["scale"]
     return Evidence(
-        errors=_binary(value["errors"]),
-        latency=tuple(_binary(metric) for metric in value["latency"]),
-        reference_ms=tuple(value["reference_ms"]),
+        errors=YesNo(_capital(value["errors"])),
+        latency=Slower(Shift(_capital(value["whole"])), YesNo(_capital(value["tails"]))),
+        failed=Tally(**value["failed"]),
+        slow=tuple(Tally(**tally) for tally in value["slow"]),
+        scale=None if scale is None else Scale(**{**scale, "bounds": tuple(scale["bounds"])}),
         warming_ms=tuple(value["warming_ms"]),
-        watermark=value["watermark"],
-        notch_units=value["notch_units"],
+        epochs=value["epochs"],
+        **places,
     )
 
 
-def _binary(value: dict[str, Any]) -> BinaryEvidence:
-    return BinaryEvidence(**{**value, "log_capital": tuple(value["log_capital"])})
+def _capital_to_json(capital: Capital) -> dict[str, Any]:
+    return {
+        "log_bets": capital.log_bets.tolist(),
+        "epoch": capital.epoch,
+        "waiting": capital.waiting,
+    }
+
+
+def _capital(value: dict[str, Any]) -> Capital:
+    return Capital(np.array(value["log_bets"]), value["epoch"], value["waiting"])
 
 
 def suite_report_to_json(report: SuiteReport) -> dict[str, Any]:
