@@ -97,6 +97,15 @@ def test_base_models_come_from_three_places() -> None:
             "the url of the provider's public keys",
         ),
         (("evaluate:", "gateway: {fallback: {url: x}}\nevaluate:"), "https://host"),
+        (("evaluate:", "release: {harm_budget: 0}\nevaluate:"), "a number from 1"),
+        (
+            ("evaluate:", "release: {guards: {errors: {margin: 1%}}}\nevaluate:"),
+            "percentage points",
+        ),
+        (
+            ("evaluate:", "release: {harm_budget: 50, notches: [5, 100]}\nevaluate:"),
+            "either notches or harm_budget",
+        ),
         (("evaluate:", "gateway: {capture: {sample: 0}}\nevaluate:"), "a sample above 0"),
         (("evaluate:", "gateway: {capture: {retention: 36h}}\nevaluate:"), "whole days"),
         (("evaluate:", "gateway: {capture: yes please}\nevaluate:"), "sample: 10%"),
@@ -120,7 +129,7 @@ def test_each_mistake_is_named_with_line_column_found_and_expected(
 @pytest.mark.parametrize(
     "key",
     ["train: {capacity: spot}", "train: {deadline: 4h}", "notify: []", "triggers: {}",
-     "release: {harm_budget: 100}"],
+     "release: {guards: {thumbs_down: {margin: +1pp}}}"],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     [problem] = problems(f"{SMALL}{key}\n")
@@ -167,6 +176,13 @@ def test_what_a_project_opts_in_to_has_defaults(word: str, on: bool) -> None:
 
     found = (serving.capture, serving.cache, serving.exact)
     assert found == ((Capture(), Cache(), Exact()) if on else (None, None, None))
+
+
+def test_a_release_may_climb_by_a_harm_budget_instead_of_notches() -> None:
+    text = "release: {harm_budget: 50, guards: {errors: {margin: +0.5pp}}}\n"
+    plan = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).release
+
+    assert (plan.harm_budget, plan.errors_margin, plan.notches_percent) == (50, 0.005, ())
 
 
 def test_all_problems_come_at_once() -> None:

@@ -22,11 +22,12 @@ from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects, PostgresRuns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.specfile.reader import parse_spec
-from ratchet.core.analysis import Evidence, freeze_reference
+from ratchet.core.analysis import first_evidence, first_weight
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.rollout import Release, ReleaseId, Signal, Stage
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.run import RunState
+from ratchet.core.spec import Spec
 from ratchet.kit.clock import ManualClock
 from ratchet.operations.release import ReleaseParts, act, advance_all
 from ratchet.operations.runs import base_version
@@ -34,6 +35,10 @@ from ratchet.ports import AccessRecord, EngineReport, Run, StoredRelease
 from tests.contract.test_specfile import SMALL
 
 SPEC = parse_spec(SMALL, Path("/x/ratchet.yaml"))
+BUDGETED = parse_spec(
+    SMALL + "release: {harm_budget: 100, guards: {latency_p95: {margin: 20%}}}\n",
+    Path("/x/ratchet.yaml"),
+)
 TRANSCRIPT = Path(__file__).parent / "transcripts" / "weeks.txt"
 START = datetime(2026, 11, 2, 3, 0, tzinfo=UTC)
 TICK = timedelta(seconds=5)
@@ -66,6 +71,7 @@ class World:
 
     database: Database
     chance: random.Random
+    spec: Spec = SPEC
     clock: ManualClock = field(default_factory=lambda: ManualClock(START))
     kinds: dict[VersionId, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -85,8 +91,8 @@ class World:
         )
 
     async def begin(self) -> None:
-        await PostgresProjects(self.database).put(SPEC, self.clock.now())
-        baseline = base_version(SPEC)
+        await PostgresProjects(self.database).put(self.spec, self.clock.now())
+        baseline = base_version(self.spec)
         await PostgresProjects(self.database).first_baseline(baseline, self.clock.now())
         self.kinds[baseline.id] = "good"
 
@@ -109,13 +115,13 @@ class World:
     async def _open(self, number: int, kind: str) -> ReleaseId:
         now, runs = self.clock.now(), PostgresRuns(self.database)
         run = Run(
-            id=RunId(f"run_{number}"), state=RunState.QUEUED, spec=SPEC, source_dir=Path("/x"),
+            id=RunId(f"run_{number}"), state=RunState.QUEUED, spec=self.spec, source_dir=Path("/x"),
             trigger={"kind": "schedule"}, because="",
         )  # fmt: skip
         await runs.add(run, f"week-{number}", now)
         await runs.start_next(now)
         version = Version(
-            id=VersionId(f"v_{number}"), project="p", base=SPEC.base.source,
+            id=VersionId(f"v_{number}"), project="p", base=self.spec.base.source,
             adapter_uri=f"adapters/{number}", adapter_digest=str(number), dataset_id=None,
             recipe={}, report={}, run_id=run.id,
         )  # fmt: skip
@@ -126,11 +132,12 @@ class World:
         durations = await self.releases.baseline_durations_ms(baseline)
         release = Release(
             id=ReleaseId(f"rel_{number}"), project="p", candidate=version.id, baseline=baseline,
-            notches_percent=SPEC.release.notches_percent,
+            notches_percent=self.spec.release.notches_percent,
+            ramp_weight=first_weight(self.spec.release),
         )  # fmt: skip
         stored = StoredRelease(
-            release=release, plan=SPEC.release, run_id=run.id, because="",
-            evidence=Evidence(scale=freeze_reference(durations)),
+            release=release, plan=self.spec.release, run_id=run.id, because="",
+            evidence=first_evidence(self.spec.release, durations),
         )  # fmt: skip
         return await self.releases.add(stored, now)
 
@@ -189,10 +196,10 @@ class World:
         """What must be true after every tick."""
         release = stored.release
         weights = {arm.version: arm.weight for arm in await self.gateway.arms("p")}
-        percent = weights.get(release.candidate, 0) * 100 // WEIGHT_TOTAL
+        weight = weights.get(release.candidate, 0)
         assert sum(weights.values()) == WEIGHT_TOTAL
-        assert percent == release.weight_percent
-        assert percent in (0, *release.notches_percent)
+        assert weight == release.weight
+        assert not release.notches_percent or weight / 100 in (0, *release.notches_percent)
         serving = {engine.version for engine in await self.engines.listing() if engine.wanted}
         assert set(weights) <= serving
         project = await PostgresProjects(self.database).get("p")
@@ -207,9 +214,34 @@ class World:
             hours = (self.clock.now() - START).total_seconds() / 3600
             self.said.append(
                 f"{hours:8.2f} h  {number:>2} {kind:<9} {verdict['from_stage']} -> "
-                f"{verdict['to_stage']} {verdict['weight_percent']} %: {verdict['because']}"
+                f"{verdict['to_stage']} {verdict['weight_percent']:g} %: {verdict['because']}"
             )
         self.verdicts[release_id] = len(verdicts)
+
+
+def test_releases_with_a_harm_budget_are_promoted_by_proof_or_rolled_back(
+    database_url: str,
+) -> None:
+    async def scenario() -> list[str]:
+        database = Database(database_url)
+        await database.open()
+        world = World(database, random.Random(11), BUDGETED)
+        await world.begin()
+        try:
+            for number, kind in enumerate(("good", "fails", "slow", "unseen", "dies"), 1):
+                assert await world.release(number, kind) is ENDS[kind], (number, kind)
+        finally:
+            await database.close()
+        return world.said
+
+    said = asyncio.run(scenario())
+
+    good = [line for line in said if " 1 good " in line]
+    assert "starting -> canary 5 %" in good[0]
+    assert "proven after" in good[-1]
+    # It climbed in steps of its own, each with its reason.
+    assert len(good) > 3
+    assert all("budget" in line for line in good[1:-1])
 
 
 def test_weeks_of_releases_end_as_each_candidate_deserves(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ratchet.adapters.postgres.codec import evidence_to_json
@@ -14,13 +15,15 @@ from ratchet.core.analysis import (
     Sight,
     Unit,
     describe,
+    first_evidence,
+    first_weight,
     freeze_reference,
     judge,
-    next_notch,
+    next_weight_begins,
     observe,
 )
 from ratchet.core.artifact import VersionId
-from ratchet.core.rollout import Release, ReleaseId, Signal, Stage
+from ratchet.core.rollout import Release, ReleaseId, Signal, Stage, decide
 from ratchet.core.spec import ReleasePlan
 
 PLAN = ReleasePlan(units_per_notch=5)
@@ -172,7 +175,7 @@ def test_quantiles_need_enough_answers() -> None:
 def test_a_new_notch_counts_from_zero_and_keeps_the_evidence() -> None:
     evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
 
-    after = next_notch(evidence)
+    after = next_weight_begins(evidence)
 
     assert after.notch_units == 0
     assert after.log_e == evidence.log_e
@@ -199,3 +202,82 @@ def test_harm_that_begins_late_is_seen_sooner_with_new_capital() -> None:
 
     assert evidence.epochs == 1
     assert evidence.errors.capital.epoch == 1
+
+
+BUDGET = ReleasePlan(notches_percent=(), harm_budget=100)
+
+
+def ramped(
+    rates: tuple[float, float], *, slower: float = 1.0, blocks: int = 150, seed: int = 4
+) -> tuple[Release, Evidence, list[str]]:
+    """Play a harm-budgeted release, a block of 100 units every ten seconds."""
+    chance = np.random.default_rng(seed)
+    evidence = first_evidence(BUDGET, list(chance.lognormal(5.0, 0.4, 500)))
+    release = replace(CANARY, notches_percent=(), ramp_weight=first_weight(BUDGET))
+    said: list[str] = []
+    for number in range(blocks):
+        is_canary = chance.random(100) < release.weight / 10_000
+        failed = chance.random(100) < np.where(is_canary, rates[1], rates[0])
+        durations = chance.lognormal(5.0, 0.4, 100) * np.where(is_canary, slower, 1.0)
+        batch = [
+            Unit(number * 100 + place + 1, bool(c), bool(f), float(ms))
+            for place, (c, f, ms) in enumerate(zip(is_canary, failed, durations, strict=True))
+        ]
+        evidence = observe(evidence, batch, BUDGET.latency_margin, release.weight)
+        verdict = judge(release, BUDGET, evidence, replace(SEEN, seconds_since_verdict=10.0))
+        said.append(verdict.because)
+        if verdict.signal is None:
+            continue
+        release = decide(release, verdict.signal, verdict.weight).release
+        evidence = next_weight_begins(evidence)
+        if release.stage.is_end:
+            break
+    return release, evidence, said
+
+
+def test_a_good_release_climbs_by_its_budget_and_is_promoted_by_proof() -> None:
+    release, evidence, said = ramped((0.01, 0.01))
+
+    assert release.stage is Stage.PROMOTED
+    assert said[-1].startswith("proven after")
+    assert any("four times as much" in words for words in said)
+    assert describe(evidence)["regression_max"] <= BUDGET.errors_margin
+    assert describe(evidence)["e_not_slower"] >= 100
+
+
+def test_a_bad_release_is_rolled_back_and_costs_less_than_its_budget() -> None:
+    release, evidence, _ = ramped((0.01, 0.2))
+
+    assert release.stage is Stage.ROLLED_BACK
+    assert evidence.failed.canary_units * 0.19 <= 100
+
+
+def test_a_release_that_is_slower_by_less_than_can_be_excluded_is_not_promoted() -> None:
+    release, evidence, said = ramped((0.0, 0.0), slower=1.1)
+
+    assert release.stage is Stage.CANARY
+    assert "not slower by 10%" in said[-1]
+    assert evidence.failed.canary_units > 500
+
+
+def test_before_there_is_proof_it_is_said_what_is_missing() -> None:
+    _, _, said = ramped((0.01, 0.01), blocks=3)
+
+    assert "budget" in said[0] or "still to be shown" in said[0]
+
+
+def test_few_answers_are_no_proof_however_good_they_look() -> None:
+    known = first_evidence(BUDGET, [100.0, 150.0] * 40)
+    release = replace(CANARY, notches_percent=(), ramp_weight=500)
+    verdict = judge(release, BUDGET, known, SEEN)
+
+    assert verdict.signal is None
+    assert "that at most 1.00% more answers fail and that they are not slower" in verdict.because
+
+
+def test_units_of_one_arm_alone_prove_nothing() -> None:
+    known = first_evidence(BUDGET, [])
+    alone = observe(known, units(100, canary_every=1), 0.1, 10_000)
+
+    assert alone.safety is not None
+    assert alone.safety.regression_max == 1.0

@@ -55,9 +55,9 @@ def test_a_healthy_release_climbs_every_notch_then_becomes_the_baseline() -> Non
 
     assert release.stage is Stage.PROMOTED
     assert issued == [
-        SetCanaryWeight(5),
-        SetCanaryWeight(50),
-        SetCanaryWeight(100),
+        SetCanaryWeight(500),
+        SetCanaryWeight(5000),
+        SetCanaryWeight(10_000),
         MakeBaseline(NEW),
         RetireEngine(OLD, after_holdback=True),
     ]
@@ -77,13 +77,13 @@ def test_a_hold_takes_the_weight_and_a_resume_gives_back_the_same_notch() -> Non
     resumed, after = play(held, Signal.RESUME)
 
     assert (held.weight_percent, issued) == (0, [SetCanaryWeight(0)])
-    assert (resumed.stage, after) == (Stage.CANARY, [SetCanaryWeight(50)])
+    assert (resumed.stage, after) == (Stage.CANARY, [SetCanaryWeight(5000)])
 
 
 def test_a_pause_keeps_the_weight_and_harm_still_rolls_back() -> None:
     paused, issued = play(fresh(), Signal.READY, Signal.PAUSE)
 
-    assert (paused.weight_percent, issued) == (5, [SetCanaryWeight(5)])
+    assert (paused.weight_percent, issued) == (5, [SetCanaryWeight(500)])
     assert play(paused, Signal.UNHEALTHY)[0].stage is Stage.ROLLED_BACK
 
 
@@ -101,7 +101,9 @@ def test_a_promoted_release_goes_back_to_the_old_baseline_when_a_person_says_so(
 @pytest.mark.parametrize("signal", list(Signal))
 def test_a_pair_that_is_not_in_the_table_is_refused_by_name(stage: Stage, signal: Signal) -> None:
     if (stage, signal) in MOVES:
-        decide(fresh(stage=stage), signal)
+        # Only where the weight is chosen is there another to choose.
+        notches = () if signal is Signal.MOVE else (5, 50, 100)
+        decide(fresh(stage=stage, notches_percent=notches), signal)
         return
 
     with pytest.raises(Rejected, match=stage.value):
@@ -119,11 +121,33 @@ def test_a_release_that_fell_back_serves_nobody_and_weights_follow_the_stage(
             release = decision.release
             for command in decision.commands:
                 if isinstance(command, SetCanaryWeight):
-                    weight = command.percent
-        assert weight == release.weight_percent
+                    weight = command.weight
+        assert weight == release.weight
 
     if release.stage is Stage.ROLLED_BACK:
         assert weight == 0
+
+
+def test_a_chosen_weight_is_moved_and_health_is_proof() -> None:
+    release = decide(fresh(notches_percent=(), ramp_weight=500), Signal.READY).release
+
+    moved = decide(release, Signal.MOVE, 1234)
+    proven = decide(moved.release, Signal.HEALTHY)
+
+    assert (release.weight, moved.release.weight, moved.release.weight_percent) == (
+        500,
+        1234,
+        12.34,
+    )
+    assert moved.commands == (SetCanaryWeight(1234),)
+    assert proven.release.stage is Stage.PROMOTED
+
+
+def test_a_release_with_notches_is_not_moved_between_them() -> None:
+    canary = decide(fresh(), Signal.READY).release
+
+    with pytest.raises(Rejected, match="by notches"):
+        decide(canary, Signal.MOVE, 1234)
 
 
 def test_every_decision_counts_the_version_up() -> None:

@@ -22,15 +22,15 @@ OLD, NEW = VersionId("old"), VersionId("new")
 
 @given(st.integers(0, 100))
 def test_weights_sum_to_the_whole(percent: int) -> None:
-    assert sum(arm.weight for arm in arms_for(NEW, OLD, percent)) == WEIGHT_TOTAL
+    assert sum(arm.weight for arm in arms_for(NEW, OLD, percent * 100)) == WEIGHT_TOTAL
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(0, WEIGHT_TOTAL - 1))
 def test_raising_the_weight_never_moves_a_conversation_back(one: int, two: int, hash_: int) -> None:
     low, high = sorted((one, two))
 
-    if _arm_of(arms_for(NEW, OLD, low), hash_) == NEW:
-        assert _arm_of(arms_for(NEW, OLD, high), hash_) == NEW
+    if _arm_of(arms_for(NEW, OLD, low * 100), hash_) == NEW:
+        assert _arm_of(arms_for(NEW, OLD, high * 100), hash_) == NEW
 
 
 def _arm_of(arms: tuple[Arm, ...], hash_: int) -> VersionId:
@@ -51,7 +51,7 @@ def test_a_snapshot_checks_itself() -> None:
 
 
 def test_without_a_canary_the_fallback_has_everything() -> None:
-    snapshot = _snapshot(arms_for(NEW, OLD, 25))
+    snapshot = _snapshot(arms_for(NEW, OLD, 2500))
 
     assert without_canary(snapshot).arms == (Arm(OLD, WEIGHT_TOTAL),)
 
@@ -63,7 +63,7 @@ def test_without_a_fallback_nothing_changes() -> None:
 
 
 def test_the_same_version_is_one_arm() -> None:
-    assert arms_for(OLD, OLD, 40) == (Arm(OLD, WEIGHT_TOTAL),)
+    assert arms_for(OLD, OLD, 4000) == (Arm(OLD, WEIGHT_TOTAL),)
 
 
 OPEN = Admission(is_open=True, project="p", served_name="m", jwks=(), revoked=())

@@ -21,10 +21,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.core.ramp import Exposure, Ramp, next_weight
 from ratchet.core.rollout import Release, Signal, Stage
+from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.spec import ReleasePlan
+from ratchet.stats.betting import MARGINS, RegressionBound
 from ratchet.stats.exchangeable import SCORE_MAX
-from ratchet.stats.harm import QUANTILES, Scale, Slower, YesNo, scale_of
+from ratchet.stats.harm import QUANTILES, Scale, Shift, Slower, YesNo, scale_of
 
 # Chance that a release which is no worse is ever rolled back.
 FALSE_ROLLBACK_RATE = 0.01
@@ -36,6 +39,12 @@ REFERENCE_UNITS_MIN = 50
 BLOCK_UNITS_MAX = 100
 # A regression may begin late: capital is put in anew after so many units.
 EPOCH_UNITS = 3_000
+# A chosen weight stands for so long at least: every move is a push to all gateways.
+MOVE_SECONDS_MIN = 10.0
+# And is not worth a move for less than this share.
+MOVE_SHARE_MIN = 0.1
+# Fewer canary answers are no ground for a promotion, however good they look.
+PROOF_UNITS_MIN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,29 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Safety:
+    """Evidence that the canary is not worse by more than the margins: what a promotion needs
+    where the weight is chosen by a harm budget."""
+
+    errors: RegressionBound
+    latency: Shift = field(default_factory=Shift.fresh)
+    """Against "slower by the margin or more"."""
+
+    @classmethod
+    def against(cls, errors_margin: float) -> Safety:
+        return cls(RegressionBound.fresh((), np.unique(np.append(MARGINS, errors_margin))))
+
+    @property
+    def regression_max(self) -> float:
+        """Upper bound on how much more often the canary fails."""
+        return float(self.errors.upper(FALSE_ROLLBACK_RATE))
+
+    @property
+    def log_e_latency(self) -> float:
+        return float(self.latency.log_e)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """Everything the judge remembers of a release.  It is stored with the release.
 
@@ -86,7 +118,11 @@ class Evidence:
     watermark: int = 0
     """Sequence of the last unit that was taken."""
     notch_units: int = 0
-    """Canary units at the current notch."""
+    """Canary units at the current weight."""
+    weight_units: int = 0
+    """Of both arms, at the current weight."""
+    safety: Safety | None = None
+    """Where a release is promoted by proof."""
     epochs: int = 0
     """Times that capital was put in anew."""
 
@@ -112,17 +148,35 @@ def freeze_reference(durations_ms: Sequence[float]) -> Scale | None:
     return scale_of(np.asarray(durations_ms, dtype=np.float64), is_logarithmic=True)
 
 
-def observe(evidence: Evidence, units: Sequence[Unit], latency_margin: float) -> Evidence:
-    """Take units that were all assigned at the current notch.  Units already taken are skipped."""
+def first_evidence(plan: ReleasePlan, baseline_ms: Sequence[float]) -> Evidence:
+    """As a release begins; releases without units learn from the baseline's own past what "slow"
+    means."""
+    safety = None if plan.harm_budget is None else Safety.against(plan.errors_margin)
+    return Evidence(scale=freeze_reference(baseline_ms), safety=safety)
+
+
+def first_weight(plan: ReleasePlan) -> int:
+    """Of 10,000, where the weight is chosen; 0 for a plan with notches."""
+    return 0 if plan.harm_budget is None else round(ramp_of(plan).first * WEIGHT_TOTAL)
+
+
+def observe(
+    evidence: Evidence, units: Sequence[Unit], latency_margin: float, weight: int = 0
+) -> Evidence:
+    """Take units that were all assigned at the current weight, of 10,000.  Units already taken are
+    skipped.  The weight is needed for proof only."""
     fresh = sorted(
         (unit for unit in units if unit.sequence > evidence.watermark), key=lambda u: u.sequence
     )
     for start in range(0, len(fresh), BLOCK_UNITS_MAX):
-        evidence = _observe_block(evidence, fresh[start : start + BLOCK_UNITS_MAX], latency_margin)
+        block = fresh[start : start + BLOCK_UNITS_MAX]
+        evidence = _observe_block(evidence, block, latency_margin, weight / WEIGHT_TOTAL)
     return evidence
 
 
-def _observe_block(evidence: Evidence, block: Sequence[Unit], latency_margin: float) -> Evidence:
+def _observe_block(
+    evidence: Evidence, block: Sequence[Unit], latency_margin: float, share: float
+) -> Evidence:
     if evidence.failed.units >= (evidence.epochs + 1) * EPOCH_UNITS:
         evidence = replace(
             evidence,
@@ -138,6 +192,8 @@ def _observe_block(evidence: Evidence, block: Sequence[Unit], latency_margin: fl
         failed=evidence.failed.add(failed, is_canary),
         watermark=block[-1].sequence,
         notch_units=evidence.notch_units + int(is_canary.sum()),
+        weight_units=evidence.weight_units + len(block),
+        safety=_safer(evidence.safety, failed, is_canary, share),
     )
     if evidence.scale is None:
         # The bets of a block must be fixed before it, so this block only teaches.
@@ -150,8 +206,13 @@ def _observe_block(evidence: Evidence, block: Sequence[Unit], latency_margin: fl
     # A failure is slower than anything: it never gave an answer.
     scores = np.where(failed, SCORE_MAX, evidence.scale.scores(allowed))
     bounds = np.array(evidence.scale.bounds)
+    safety = evidence.safety
+    if safety is not None:
+        # The canary's time is divided by one plus the margin: "not faster now" is "slower by it".
+        safety = replace(safety, latency=safety.latency.observe(-scores, is_canary))
     return replace(
         evidence,
+        safety=safety,
         latency=evidence.latency.observe(scores, is_canary, bounds),
         slow=tuple(
             tally.add(scores > bound, is_canary)
@@ -160,9 +221,21 @@ def _observe_block(evidence: Evidence, block: Sequence[Unit], latency_margin: fl
     )
 
 
-def next_notch(evidence: Evidence) -> Evidence:
-    """Evidence as the next notch begins: what was learned stays, the count starts again."""
-    return replace(evidence, notch_units=0)
+def _safer(
+    safety: Safety | None, failed: NDArray[np.bool_], is_canary: NDArray[np.bool_], share: float
+) -> Safety | None:
+    if safety is None or not 0 < share < 1:
+        return safety
+    arms = [
+        (np.asarray(mine.sum()), np.asarray((failed & mine).sum(), dtype=np.float64))
+        for mine in (is_canary, ~is_canary)
+    ]
+    return replace(safety, errors=safety.errors.observe(np.asarray(share), arms[0], arms[1]))
+
+
+def next_weight_begins(evidence: Evidence) -> Evidence:
+    """Evidence as another weight begins: what was learned stays, the counts start again."""
+    return replace(evidence, notch_units=0, weight_units=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +245,8 @@ class Sight:
     seconds_since_record: float
     """Since the newest access record of either arm, or since the release last moved."""
     canary_engine_down_seconds: float
+    seconds_since_verdict: float = 0.0
+    """Since the weight was last chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +256,8 @@ class Verdict:
     signal: Signal | None
     because: str
     numbers: dict[str, float]
+    weight: int | None = None
+    """Of 10,000, with `MOVE`."""
 
 
 # A crashed engine restarts in seconds; one that stays away this long is not coming back.
@@ -205,11 +282,13 @@ def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight)
         )
     if release.stage is Stage.PAUSED:
         return Verdict(None, "paused by a person", numbers)
+    if plan.harm_budget is not None:
+        return _judge_ramp(release, plan, evidence, sight)
     if evidence.notch_units < plan.units_per_notch:
         return Verdict(
             None,
             f"{evidence.notch_units} of {plan.units_per_notch} canary answers "
-            f"seen at {release.weight_percent} %",
+            f"seen at {release.weight_percent:g} %",
             numbers,
         )
     if evidence.log_e >= LOG_YELLOW:
@@ -219,16 +298,65 @@ def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight)
         )
     return Verdict(
         Signal.HEALTHY,
-        f"{evidence.notch_units} canary answers at {release.weight_percent} % "
+        f"{evidence.notch_units} canary answers at {release.weight_percent:g} % "
         f"and no evidence of harm (e = {math.exp(evidence.log_e):.2f}, limit 100)",
         numbers,
     )
 
 
+def ramp_of(plan: ReleasePlan) -> Ramp:
+    """Raises `Rejected` for a plan with notches."""
+    return Ramp(harm_budget=plan.harm_budget or 0.0)
+
+
+def _judge_ramp(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
+    """Promote on proof, else choose the weight."""
+    numbers, safety = describe(evidence), evidence.safety
+    assert safety is not None
+    worst, shown = safety.regression_max, evidence.failed.canary_units
+    is_safe = worst <= plan.errors_margin
+    is_fast = safety.log_e_latency >= LOG_THRESHOLD
+    if is_safe and is_fast and shown >= PROOF_UNITS_MIN:
+        return Verdict(
+            Signal.HEALTHY,
+            f"proven after {shown} canary answers: at most {worst:.2%} more of them fail (margin "
+            f"{plan.errors_margin:.2%}), and they are not slower by {plan.latency_margin:.0%}",
+            numbers,
+        )
+    rate = evidence.weight_units / max(sight.seconds_since_verdict, MOVE_SECONDS_MIN)
+    step = next_weight(
+        ramp_of(plan),
+        Exposure(
+            weight=release.weight / WEIGHT_TOTAL,
+            canary_units=float(shown),
+            regression_max=worst,
+            next_units=rate * MOVE_SECONDS_MIN,
+            is_suspect=evidence.log_e >= LOG_YELLOW,
+        ),
+    )
+    weight = round(step.weight * WEIGHT_TOTAL)
+    is_due = sight.seconds_since_verdict >= MOVE_SECONDS_MIN
+    if is_due and abs(weight - release.weight) > MOVE_SHARE_MIN * release.weight:
+        return Verdict(Signal.MOVE, step.because, numbers, weight)
+    missing = [
+        *([] if is_safe else [f"that at most {plan.errors_margin:.2%} more answers fail"]),
+        *([] if is_fast else [f"that they are not slower by {plan.latency_margin:.0%}"]),
+    ]
+    proof = " and ".join(missing) or f"{PROOF_UNITS_MIN} canary answers"
+    return Verdict(None, f"{shown} canary answers; still to be shown: {proof}", numbers)
+
+
 def describe(evidence: Evidence) -> dict[str, float]:
     """The evidence as numbers for people: e-values, units and rates."""
-    failed = evidence.failed
+    failed, safety = evidence.failed, evidence.safety
+    proof = {}
+    if safety is not None:
+        proof = {
+            "regression_max": safety.regression_max,
+            "e_not_slower": math.exp(min(safety.log_e_latency, 700.0)),
+        }
     return {
+        **proof,
         "e": math.exp(min(evidence.log_e, 700.0)),
         "e_errors": math.exp(min(evidence.log_e_errors, 700.0)),
         "e_latency": math.exp(min(evidence.log_e_latency, 700.0)),

@@ -17,6 +17,7 @@ from typing import NewType
 
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected
+from ratchet.core.routing import WEIGHT_TOTAL
 
 ReleaseId = NewType("ReleaseId", str)
 
@@ -37,7 +38,8 @@ class Stage(Enum):
 
 class Signal(Enum):
     READY = "ready"  # the engine answers
-    HEALTHY = "healthy"  # enough units at this notch and no evidence of harm
+    HEALTHY = "healthy"  # enough units at this notch and no evidence of harm; or proof of no harm
+    MOVE = "move"  # the harm budget allows another weight
     UNHEALTHY = "unhealthy"  # evidence of harm beyond the stated error rate
     DEAD = "dead"  # no engine of the canary is left
     BLIND = "blind"  # no telemetry for longer than the plan allows
@@ -54,23 +56,33 @@ class Release:
     candidate: VersionId
     baseline: VersionId
     notches_percent: tuple[int, ...]
+    """Empty where the weight is chosen by a harm budget."""
     stage: Stage = Stage.STARTING
     notch: int = 0
+    ramp_weight: int = 0
+    """Of 10,000, where there are no notches."""
     version: int = 0
     """Bumped by every decision; the store compares and swaps on it."""
 
     @property
-    def weight_percent(self) -> int:
+    def weight(self) -> int:
+        """The candidate's share of the conversations, of 10,000."""
         if self.stage in (Stage.CANARY, Stage.PAUSED):
-            return self.notches_percent[self.notch]
-        return 100 if self.stage in (Stage.PROMOTED, Stage.UNCHANGED) else 0
+            notches = self.notches_percent
+            return notches[self.notch] * 100 if notches else self.ramp_weight
+        return WEIGHT_TOTAL if self.stage in (Stage.PROMOTED, Stage.UNCHANGED) else 0
+
+    @property
+    def weight_percent(self) -> float:
+        return self.weight / 100
 
 
 @dataclass(frozen=True, slots=True)
 class SetCanaryWeight:
-    """Route this share of conversations to the candidate and the rest to the baseline."""
+    """Route this share of conversations, of 10,000, to the candidate and the rest to the
+    baseline."""
 
-    percent: int
+    weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +109,46 @@ class Decision:
     commands: tuple[Command, ...]
 
 
-def decide(release: Release, signal: Signal) -> Decision:
-    """Apply one signal.  Raises `Rejected` if this stage does not accept it."""
+def decide(release: Release, signal: Signal, weight: int | None = None) -> Decision:
+    """Apply one signal; `weight` (of 10,000) comes with `MOVE`.
+
+    Raises `Rejected` if this stage does not accept it.
+    """
     move = MOVES.get((release.stage, signal))
     if move is None:
         raise Rejected(f"release {release.id} is {release.stage.value}: cannot take {signal.value}")
-    decision = move(release)
+    decision = move(release if weight is None else replace(release, ramp_weight=weight))
     return replace(decision, release=replace(decision.release, version=release.version + 1))
 
 
 def _enter(release: Release) -> Decision:
     canary = replace(release, stage=Stage.CANARY)
-    return Decision(canary, (SetCanaryWeight(canary.weight_percent),))
+    return Decision(canary, (SetCanaryWeight(canary.weight),))
 
 
 def _climb(release: Release) -> Decision:
+    if not release.notches_percent:
+        # Without notches health is proof.
+        return _promote(release)
     higher = release.notch + 1
     if release.notches_percent[higher] == 100:
         # At 100 % there is no baseline left to compare with: the last notch is the promotion.
         return _promote(release)
     climbed = replace(release, notch=higher)
-    return Decision(climbed, (SetCanaryWeight(climbed.weight_percent),))
+    return Decision(climbed, (SetCanaryWeight(climbed.weight),))
+
+
+def _move(release: Release) -> Decision:
+    if release.notches_percent:
+        raise Rejected(f"release {release.id} climbs by notches: its weight is not chosen")
+    return Decision(release, (SetCanaryWeight(release.weight),))
 
 
 def _promote(release: Release) -> Decision:
     return Decision(
         replace(release, stage=Stage.PROMOTED),
         (
-            SetCanaryWeight(100),
+            SetCanaryWeight(WEIGHT_TOTAL),
             MakeBaseline(release.candidate),
             RetireEngine(release.baseline, after_holdback=True),
         ),
@@ -160,6 +184,7 @@ MOVES: Mapping[tuple[Stage, Signal], Callable[[Release], Decision]] = {
     (Stage.STARTING, Signal.DEAD): _fall_back,
     (Stage.STARTING, Signal.ABORT): _fall_back,
     (Stage.CANARY, Signal.HEALTHY): _climb,
+    (Stage.CANARY, Signal.MOVE): _move,
     (Stage.CANARY, Signal.UNHEALTHY): _fall_back,
     (Stage.CANARY, Signal.DEAD): _fall_back,
     (Stage.CANARY, Signal.BLIND): _hold,
@@ -192,17 +217,20 @@ def diagram() -> str:
 def _targets(stage: Stage, move: Callable[[Release], Decision]) -> list[Stage]:
     """Stages that a move can lead to: from the first notch, and from the last before 100 %."""
     found: list[Stage] = []
-    for notch in (0, 1):
+    for notches, notch in (((5, 50, 100), 0), ((5, 50, 100), 1), ((), 0)):
         probe = Release(
             id=ReleaseId("r"),
             project="p",
             candidate=VersionId("new"),
             baseline=VersionId("old"),
-            notches_percent=(5, 50, 100),
+            notches_percent=notches,
             stage=stage,
             notch=notch,
         )
-        target = move(probe).release.stage
+        try:
+            target = move(probe).release.stage
+        except Rejected:
+            continue
         if target not in found:
             found.append(target)
     return found

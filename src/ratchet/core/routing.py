@@ -26,16 +26,15 @@ class Arm:
             raise Rejected(f"weight {self.weight} is outside 0 to {WEIGHT_TOTAL}")
 
 
-def arms_for(candidate: VersionId, baseline: VersionId, percent: int) -> tuple[Arm, ...]:
+def arms_for(candidate: VersionId, baseline: VersionId, weight: int) -> tuple[Arm, ...]:
     """Candidate first, always: then raising its weight never moves a conversation back.
 
     Envoy gives a conversation the arm in whose interval its hash falls; the candidate's interval
     starts at zero and only grows.
     """
-    weight = percent * WEIGHT_TOTAL // 100
-    if percent == 0 or candidate == baseline:
+    if weight == 0 or candidate == baseline:
         return (Arm(baseline, WEIGHT_TOTAL),)
-    if percent == 100:
+    if weight == WEIGHT_TOTAL:
         return (Arm(candidate, WEIGHT_TOTAL),)
     return (Arm(candidate, weight), Arm(baseline, WEIGHT_TOTAL - weight))
 

@@ -100,8 +100,14 @@ class ReleasePlan:
     """How a version goes from no traffic to all of it."""
 
     notches_percent: tuple[int, ...] = (5, 25, 50, 100)
+    """Empty where a harm budget chooses the weight."""
     units_per_notch: int = 20
     """Canary answers that must be seen at a notch before the next."""
+    harm_budget: float | None = None
+    """Set: the weight is chosen such that no more bad answers are given than this, besides those
+    of the baseline; and the release is promoted by proof, not by exposure."""
+    errors_margin: float = 0.01
+    """Proof means: the canary fails more often by less than this."""
     latency_margin: float = 0.10
     """A canary may be slower by this share before it counts as worse."""
     holdback_seconds: float = 0.0
@@ -112,6 +118,12 @@ class ReleasePlan:
 
     def __post_init__(self) -> None:
         notches = self.notches_percent
+        if self.harm_budget is not None:
+            if notches:
+                raise Rejected("release: expected either notches or harm_budget, found both")
+            if self.harm_budget <= 0 or not 0 < self.errors_margin < 1:
+                raise Rejected("release: expected a harm_budget and an errors margin above 0")
+            return
         if not notches or notches[-1] != 100:
             raise Rejected("release.notches must end with 100")
         if list(notches) != sorted(set(notches)) or notches[0] < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ratchet.core.analysis import Evidence, Sight, describe, judge, next_notch, observe
+from ratchet.core.analysis import Evidence, Sight, describe, judge, next_weight_begins, observe
 from ratchet.core.errors import Conflict, Rejected
 from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
 from ratchet.kit.clock import Clock
@@ -69,28 +69,32 @@ async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wake
 async def _judge_canary(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
     release, plan = stored.release, stored.plan
     units = await parts.evidence.units(release, stored.evidence.watermark)
-    evidence = observe(stored.evidence, units, plan.latency_margin)
+    evidence = observe(stored.evidence, units, plan.latency_margin, release.weight)
     verdict = judge(release, plan, evidence, await _sight(stored, parts))
-    if verdict.signal is None or (release.stage, verdict.signal) == (Stage.PAUSED, Signal.HEALTHY):
+    if verdict.signal is None:
         moved = evidence.watermark != stored.evidence.watermark
         if moved or verdict.because != stored.because:
             await parts.releases.save_evidence(stored, evidence, verdict.because, parts.clock.now())
         return
     await _commit(
-        replace(stored, evidence=evidence), verdict.signal, verdict.because, parts, durable
+        replace(stored, evidence=evidence),
+        verdict.signal,
+        verdict.because,
+        parts,
+        durable,
+        weight=verdict.weight,
     )
 
 
 async def _sight(stored: StoredRelease, parts: ReleaseParts) -> Sight:
     now = parts.clock.now()
     release = stored.release
-    silence = min(
-        await parts.evidence.seconds_since_record(release.project, now),
-        await parts.evidence.seconds_since_verdict(release.id, now),
-    )
+    since_verdict = await parts.evidence.seconds_since_verdict(release.id, now)
+    since_record = await parts.evidence.seconds_since_record(release.project, now)
     down = await parts.engines.down_seconds(release.candidate, now)
     return Sight(
-        seconds_since_record=silence,
+        seconds_since_record=min(since_record, since_verdict),
+        seconds_since_verdict=since_verdict,
         # An engine that is just starting again counts from its crash, which `down` no longer
         # knows; it is back or down again within seconds.
         canary_engine_down_seconds=0.0 if down is None else down,
@@ -146,11 +150,12 @@ async def _commit(
     durable: Wakes,
     *,
     who: str = JUDGE,
+    weight: int | None = None,
 ) -> None:
-    decision = decide(stored.release, signal)
+    decision = decide(stored.release, signal, weight)
     evidence: Evidence = stored.evidence
-    if decision.release.weight_percent != stored.release.weight_percent:
-        evidence = next_notch(evidence)
+    if decision.release.weight != stored.release.weight:
+        evidence = next_weight_begins(evidence)
     numbers = {k: v for k, v in describe(evidence).items() if math.isfinite(v)}
     act_ = Act(signal=signal.value, because=because, numbers=numbers, who=who)
     await parts.releases.commit(stored.release, decision, evidence, act_, parts.clock.now())

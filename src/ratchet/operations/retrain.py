@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ratchet.core.analysis import Evidence, freeze_reference
+from ratchet.core.analysis import Evidence, first_evidence, first_weight
 from ratchet.core.artifact import RunId, Version, VersionId, same_weights, version_id
 from ratchet.core.data import Dataset, Row, inspect_training
 from ratchet.core.errors import RatchetError, Rejected, Unavailable
@@ -277,19 +277,19 @@ class Pipeline:
         registered = await self._detail(run_id, StageName.REGISTER)
         version = await self.registry.get(VersionId(registered["version"]))
         baseline = await self._baseline(run)
-        # Releases without units learn from the baseline's own past what "slow" means.
         durations = await self.evidence.baseline_durations_ms(baseline.id)
-        unchanged = same_weights(version, baseline)
+        unchanged, plan = same_weights(version, baseline), run.spec.release
         release = Release(
             id=ReleaseId(new_id("rel")),
             project=run.spec.project,
             candidate=version.id,
             baseline=baseline.id,
-            notches_percent=run.spec.release.notches_percent,
+            notches_percent=plan.notches_percent,
+            ramp_weight=first_weight(plan),
             stage=Stage.UNCHANGED if unchanged else Stage.STARTING,
         )
         return await self.releases.add(
-            _stored(release, run, Evidence(scale=freeze_reference(durations))),
+            _stored(release, run, first_evidence(plan, durations)),
             self.clock.now(),
         )
 

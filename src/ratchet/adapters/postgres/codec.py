@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ratchet.core import serving
-from ratchet.core.analysis import Evidence, Tally
+from ratchet.core.analysis import Evidence, Safety, Tally
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.spec import (
     BaseModel,
@@ -21,6 +21,7 @@ from ratchet.core.spec import (
     Spec,
     Train,
 )
+from ratchet.stats.betting import RegressionBound
 from ratchet.stats.eprocess import Capital
 from ratchet.stats.harm import Scale, Shift, Slower, YesNo
 
@@ -72,7 +73,9 @@ def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
         "warming_ms": list(evidence.warming_ms),
         "watermark": evidence.watermark,
         "notch_units": evidence.notch_units,
+        "weight_units": evidence.weight_units,
         "epochs": evidence.epochs,
+        "safety": None if evidence.safety is None else _safety_to_json(evidence.safety),
     }
 
 
@@ -90,9 +93,29 @@ def evidence_from_json(value: dict[str, Any]) -> Evidence:
         slow=tuple(Tally(**tally) for tally in value["slow"]),
         scale=None if scale is None else Scale(**{**scale, "bounds": tuple(scale["bounds"])}),
         warming_ms=tuple(value["warming_ms"]),
+        weight_units=value["weight_units"],
+        safety=None if value["safety"] is None else _safety(value["safety"]),
         epochs=value["epochs"],
         **places,
     )
+
+
+def _safety_to_json(safety: Safety) -> dict[str, Any]:
+    errors = safety.errors
+    return {
+        "latency": _capital_to_json(safety.latency.capital),
+        "errors": {
+            "log_capital": errors.log_capital.tolist(),
+            "units": float(errors.units),
+            "total": float(errors.total),
+            "margins": errors.margins.tolist(),
+        },
+    }
+
+
+def _safety(value: dict[str, Any]) -> Safety:
+    arrays = {name: np.array(part) for name, part in value["errors"].items()}
+    return Safety(RegressionBound(**arrays), Shift(_capital(value["latency"])))
 
 
 def _capital_to_json(capital: Capital) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class PostgresReleases:
                 plan=Jsonb(plan_to_json(stored.plan)),
                 evidence=Jsonb(evidence_to_json(stored.evidence)),
                 because=stored.because,
+                ramp_weight=release.ramp_weight,
                 now=now,
             )
             row = (await fetch(tx, "release_of_run", run_id=stored.run_id))[0]
@@ -99,6 +100,7 @@ class PostgresReleases:
                 id=after.id,
                 stage=after.stage.value,
                 notch=after.notch,
+                ramp_weight=after.ramp_weight,
                 version=after.version,
                 evidence=Jsonb(evidence_to_json(evidence)),
                 because=act.because,
@@ -195,11 +197,11 @@ async def _carry_out(
 ) -> None:
     release = stored.release
     match command:
-        case SetCanaryWeight(percent):
+        case SetCanaryWeight(weight):
             arms = Jsonb(
                 [
                     {"version": arm.version, "weight": arm.weight}
-                    for arm in arms_for(release.candidate, release.baseline, percent)
+                    for arm in arms_for(release.candidate, release.baseline, weight)
                 ]
             )
             row = (await fetch(tx, "set_arms", project=release.project, arms=arms))[0]
@@ -230,6 +232,7 @@ def _release(row: Row) -> StoredRelease:
             notches_percent=plan.notches_percent,
             stage=Stage(row["stage"]),
             notch=row["notch"],
+            ramp_weight=row["ramp_weight"],
             version=row["version"],
         ),
         plan=plan,

@@ -13,15 +13,8 @@ from typing import Any
 
 import yaml
 
-from ratchet.adapters.specfile.fields import (
-    FIELDS,
-    GATE_BOUNDS,
-    NOT_BUILT,
-    Unfit,
-    duration,
-    number,
-    share,
-)
+from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, NOT_BUILT
+from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
 from ratchet.core.spec import (
@@ -79,7 +72,11 @@ def parse_spec(text: str, path: Path) -> Spec:
     if values["model.base"].startswith("path:"):
         folder = path.parent / values["model.base"].removeprefix("path:")
         values["model.base"] = f"path:{folder.resolve()}"
-    return _build(values, tuple(reader.gates))
+    try:
+        return _build(values, tuple(reader.gates))
+    except Rejected as impossible:
+        # Each value is right by itself, and together they are not.
+        raise Rejected(f"{path}: {impossible}") from None
 
 
 def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
@@ -99,11 +96,15 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         values,
         "release",
         notches_percent="notches",
+        harm_budget="harm_budget",
+        errors_margin="guards.errors.margin",
         units_per_notch="units_per_notch",
         latency_margin="guards.latency_p95.margin",
         holdback_seconds="holdback",
         blind_hold_seconds="blind_hold",
     )
+    if "harm_budget" in plan:
+        plan.setdefault("notches_percent", ())
     return Spec(
         project=values["project"],
         served_name=values["model.name"],

@@ -57,7 +57,7 @@ def _print(release: dict[str, Any], console: Console) -> None:
     for verdict in release["verdicts"]:
         console.print(
             f"  {verdict['at'][11:19]} {verdict['from_stage']} → {verdict['to_stage']} "
-            f"{verdict['weight_percent']} %  {verdict['because']}  ({verdict['who']})"
+            f"{verdict['weight_percent']:g} %  {verdict['because']}  ({verdict['who']})"
         )
     table = list_table("version", "requests", "failed", "p50 ms", "p95 ms")
     for row in release["traffic"]:

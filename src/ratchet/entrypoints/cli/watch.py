@@ -141,7 +141,7 @@ class _Seen:
     def show_release(self, release: dict[str, Any]) -> None:
         for verdict in release["verdicts"][self.verdicts :]:
             self.verdicts += 1
-            percent = f"{verdict['weight_percent']:>3} %"
+            percent = f"{verdict['weight_percent']:>3g} %"
             colour = "red" if verdict["to_stage"] == "rolled_back" else "cyan"
             self.console.print(f"  [{colour}]→ {verdict['to_stage']:<11} {percent}[/]  ", end="")
             self.console.print(verdict["because"], markup=False, highlight=False)

@@ -1,9 +1,9 @@
 -- name: add_release!
 -- One release a run.
 INSERT INTO releases (id, run_id, project, candidate, baseline, stage, plan, evidence, because,
-                      created_at, updated_at)
+                      ramp_weight, created_at, updated_at)
 VALUES (:id, :run_id, :project, :candidate, :baseline, :stage, :plan, :evidence, :because,
-        :now, :now)
+        :ramp_weight, :now, :now)
 ON CONFLICT (run_id) DO NOTHING;
 
 -- name: get_release
@@ -20,7 +20,7 @@ SELECT * FROM releases WHERE stage IN ('starting', 'canary', 'paused', 'held') O
 
 -- name: commit_release
 -- Save the next version of a release, if nobody else did.  No row back means Conflict.
-UPDATE releases SET stage = :stage, notch = :notch, version = :version, evidence = :evidence,
+UPDATE releases SET stage = :stage, notch = :notch, ramp_weight = :ramp_weight, version = :version, evidence = :evidence,
        because = :because, updated_at = :now
  WHERE id = :id AND version = :version - 1
 RETURNING project;
