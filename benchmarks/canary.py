@@ -44,6 +44,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ratchet.stats.exchangeable import log_choose
+from ratchet.stats.limits import units_to_find
 
 HOURS_10 = 3_600
 ONSET = 1_140
@@ -128,21 +129,8 @@ def _row(world: World, name: str, stopped: Any, canary: Any, total: Any) -> Row:
     )  # fmt: skip
 
 
-def information(baseline: float, canary: float, weight: float) -> float:
-    """Of one canary request, in nats: two samples, the base rate unknown."""
-
-    def kl(p: float, q: float) -> float:
-        parts = ((p, q), (1.0 - p, 1.0 - q))
-        return sum(a * math.log(a / b) for a, b in parts if a > 0)
-
-    pooled = np.linspace(min(baseline, canary), max(baseline, canary), 2_001)[1:-1]
-    return float(
-        min(weight * kl(canary, q) + (1 - weight) * kl(baseline, q) for q in pooled) / weight
-    )
-
-
 def limit_of(baseline: float, canary: float, weight: float = 0.05) -> float:
-    return LOG_LIMIT / information(baseline, canary, weight)
+    return units_to_find(baseline, canary, weight, FALSE_ROLLBACK)
 
 
 # Rows: a world, who judges, how many runs in a quick and in a full benchmark.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json
 from ratchet.adapters.specfile.fields import FIELDS
@@ -16,6 +17,7 @@ from ratchet.core.errors import Rejected
 from ratchet.core.quota import Away, Exact
 from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
 from ratchet.core.spec import Drill, EngineKind
+from ratchet.entrypoints.cli.main import app
 from ratchet.entrypoints.cli.project import SPEC
 
 ROOT = Path(__file__).parents[2]
@@ -217,3 +219,21 @@ def test_workflow_calls_the_shipped_script() -> None:
     steps = [step.get("run", "") for step in workflow["jobs"]["retrain"]["steps"]]
 
     assert any("scripts/trigger_retrain.py --config configs/retrain.yaml" in s for s in steps)
+
+
+def test_a_plan_is_told_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "ratchet.yaml"
+
+    def told(release: str) -> tuple[int, str]:
+        file.write_text(f"{SMALL}{release}\n")
+        asked = ["release", "plan", "--file", str(file), "--rate", "10", "--errors", "0.01"]
+        made = CliRunner().invoke(app, asked)
+        return made.exit_code, made.output + str(made.exception or "")
+
+    good, words = told("release: {harm_budget: 100}")
+    never, why = told("release: {harm_budget: 5}")
+
+    assert good == 0
+    assert "9 minutes (no test can do with fewer than 2011)" in words
+    assert never != 0
+    assert "can never prove a margin of 1.00%: at least 10" in why
