@@ -167,3 +167,9 @@ def test_the_diagram_in_the_reference_is_drawn_from_the_table() -> None:
 def test_notches_rise_from_at_least_one_to_all(notches: tuple[int, ...]) -> None:
     with pytest.raises(Rejected, match="notches must"):
         ReleasePlan(notches_percent=notches)
+
+
+@pytest.mark.parametrize(("budget", "margin"), [(0.0, 0.01), (5.0, 0.0)])
+def test_a_budget_that_cannot_be_meant_is_refused(budget: float, margin: float) -> None:
+    with pytest.raises(Rejected, match="above 0"):
+        ReleasePlan(notches_percent=(), harm_budget=budget, errors_margin=margin)

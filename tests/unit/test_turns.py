@@ -145,3 +145,20 @@ def test_bad_feedback_is_told_what_was_expected(body: dict[str, Any], complaint:
 def test_feedback_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(Rejected):
         feedback_of("shop", body, "", "", NOW)
+
+
+def test_a_call_that_comes_without_a_function_is_kept_as_far_as_it_came() -> None:
+    turn = made(asked(), stream({"delta": {"tool_calls": [{"index": 0, "id": "c1"}]}}))
+
+    assert turn.answer["tool_calls"] == [{"id": "c1"}]
+
+
+def test_of_several_choices_the_first_is_kept() -> None:
+    other = json.dumps({"choices": [{"index": 1, "delta": {"content": "no"}}]})
+    both = stream({"delta": {"content": "yes"}}, end=f"data: {other}\n\n{DONE}")
+
+    assert made(asked(n=2), both).answer["content"] == "yes"
+
+
+def test_null_is_as_good_as_nothing_in_feedback() -> None:
+    assert said(request_id="r1", thumbs="up", comment=None).comment == ""

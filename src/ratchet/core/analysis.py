@@ -1,10 +1,10 @@
 """The live judge: evidence in, verdict with `because` out.
 
 The unit is a conversation's first request at a notch (a request without a conversation is its
-own).  Units enter in the order in which their records arrived, in blocks that never span a change
-of weight; inside a notch every unit was assigned with the same probability, so any grouping that
-is blind to the arm keeps the labels exchangeable.  Only first attempts count: what a retry saved
-was still a failure.
+own).  Units enter in the order in which their records arrived, in blocks of twenty that never span
+a change of weight; inside a notch every unit was assigned with the same probability, so any
+grouping that is blind to the arm keeps the labels exchangeable.  Only first attempts count: what a
+retry saved was still a failure.
 
 Guarded are errors and latency, each an e-process (`stats.harm`): errors as a yes-or-no metric;
 latency half as a whole and half as "slower than the p50, p75, p90, p95, p99 of the baseline before
@@ -36,7 +36,10 @@ LOG_THRESHOLD = math.log(1.0 / FALSE_ROLLBACK_RATE)
 LOG_YELLOW = math.log(3.0)
 # Baseline answers needed before their spread means anything.  Fewer cost power, not validity.
 REFERENCE_UNITS_MIN = 50
-BLOCK_UNITS_MAX = 100
+# Of each block, exactly: small enough to be there soon, large enough to hold both arms (blocks of
+# two take twice as many canary answers to see a regression, of a hundred no fewer).  And since a
+# block does not depend on when one looks, a judge that was killed decides as one that was not.
+BLOCK_UNITS = 20
 # A regression may begin late: capital is put in anew after so many units.
 EPOCH_UNITS = 3_000
 # A chosen weight stands for so long at least: every move is a push to all gateways.
@@ -163,13 +166,13 @@ def first_weight(plan: ReleasePlan) -> int:
 def observe(
     evidence: Evidence, units: Sequence[Unit], latency_margin: float, weight: int = 0
 ) -> Evidence:
-    """Take units that were all assigned at the current weight, of 10,000.  Units already taken are
-    skipped.  The weight is needed for proof only."""
+    """Take units that were all assigned at the current weight, of 10,000, in whole blocks; the rest
+    waits for more.  Units already taken are skipped.  The weight is needed for proof only."""
     fresh = sorted(
         (unit for unit in units if unit.sequence > evidence.watermark), key=lambda u: u.sequence
     )
-    for start in range(0, len(fresh), BLOCK_UNITS_MAX):
-        block = fresh[start : start + BLOCK_UNITS_MAX]
+    for start in range(0, len(fresh) - BLOCK_UNITS + 1, BLOCK_UNITS):
+        block = fresh[start : start + BLOCK_UNITS]
         evidence = _observe_block(evidence, block, latency_margin, weight / WEIGHT_TOTAL)
     return evidence
 

@@ -57,8 +57,9 @@ class Capital:
         started = self.log_bets
         if share > 0.0:
             started = np.logaddexp(started, np.log(share))
-        waiting = max(0.0, self.waiting - share)
-        return Capital(started, self.epoch + 1, waiting)
+        # Counted, not subtracted: so it ends at zero and not beside it.
+        left = max(0, LATER_EPOCHS - self.epoch - 1)
+        return Capital(started, self.epoch + 1, (1.0 - FIRST_SHARE) * left / LATER_EPOCHS)
 
     def log_e(self, log_prior: Floats) -> Floats:
         """ln of the e-process, shape (...): bets weighted by a prior that sums to one."""
