@@ -111,7 +111,7 @@ RETURNING id;
 UPDATE access_records SET conversation = '' WHERE project = :project AND conversation = :name
 RETURNING request_id;
 
--- name: put_erasure
+-- name: put_erasure!
 INSERT INTO erasures (project, subject, erased_at) VALUES (:project, :subject, :now)
 ON CONFLICT (project, subject) DO UPDATE
    SET erased_at = EXCLUDED.erased_at, sequence = EXCLUDED.sequence;
@@ -129,6 +129,6 @@ SELECT sequence, 'erasure', subject, to_jsonb(erasures) FROM erasures WHERE sequ
 -- name: follower
 SELECT sequence FROM followers WHERE name = :name;
 
--- name: move_follower
+-- name: move_follower!
 INSERT INTO followers (name, sequence, moved_at) VALUES (:name, :sequence, :now)
 ON CONFLICT (name) DO UPDATE SET sequence = EXCLUDED.sequence, moved_at = EXCLUDED.moved_at;
