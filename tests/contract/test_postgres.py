@@ -310,6 +310,29 @@ def test_units_are_first_requests_of_conversations_at_this_weight(database_url: 
     with_database(database_url, scenario)
 
 
+def test_an_erased_conversation_is_still_one_unit(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_live_release(database)
+        releases = PostgresReleases(database)
+        batch = [record(str(n), "v_candidate", 1, "jane") for n in range(1, 4)]
+        batch.append(record("4", "v_candidate", 1, "talk"))
+        await PostgresRecords(database).add(batch, NOW)
+        before = await releases.units(stored.release, 0)
+
+        erased = await database.all("erase_conversations", project="p", name="jane")
+
+        assert len(erased) == 3
+        assert len(before) == 2
+        assert await releases.units(stored.release, 0) == before
+        async with database.transaction() as tx:
+            left = await tx.execute("SELECT conversation FROM access_records ORDER BY sequence")
+            names = [row["conversation"] for row in await left.fetchall()]
+        assert len(set(names)) == 2
+        assert "jane" not in names
+
+    with_database(database_url, scenario)
+
+
 def test_evidence_survives_the_database_bit_for_bit(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         stored = await a_live_release(database)

@@ -108,7 +108,9 @@ DELETE FROM feedback WHERE project = :project
 RETURNING id;
 
 -- name: erase_conversations
-UPDATE access_records SET conversation = '' WHERE project = :project AND conversation = :name
+-- One nameless token for all of them: a conversation stays one unit of a release's evidence.
+UPDATE access_records SET conversation = (SELECT 'erased-' || gen_random_uuid())
+ WHERE project = :project AND conversation = :name
 RETURNING request_id;
 
 -- name: put_erasure!
