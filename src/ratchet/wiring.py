@@ -104,7 +104,7 @@ def build(settings: Settings) -> Parts:
             audit=audit,
             clock=clock,
         ),
-        release=ReleaseParts(releases, releases, engines, audit, clock),
+        release=ReleaseParts(releases, releases, engines, audit, clock, releases),
         access=AccessParts(
             store=keys,
             tokens=Tokens(settings.secret),

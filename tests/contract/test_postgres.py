@@ -333,6 +333,22 @@ def test_an_erased_conversation_is_still_one_unit(database_url: str) -> None:
     with_database(database_url, scenario)
 
 
+def test_a_release_from_before_replays_says_so(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        await a_live_release(database)
+        releases = PostgresReleases(database)
+        assert (await releases.history(ReleaseId("rel_1"))).verdicts == ()
+        async with database.transaction() as tx:
+            await tx.execute("UPDATE releases SET begun = NULL")
+
+        with pytest.raises(Rejected, match="from before replays"):
+            await releases.history(ReleaseId("rel_1"))
+        with pytest.raises(NotFound, match="rel_none"):
+            await releases.history(ReleaseId("rel_none"))
+
+    with_database(database_url, scenario)
+
+
 def test_evidence_survives_the_database_bit_for_bit(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         stored = await a_live_release(database)

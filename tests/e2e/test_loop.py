@@ -118,6 +118,16 @@ def test_the_commands_show_what_happened(stack: Stack) -> None:
     versions = cli(stack, "version", "list").stdout
 
     assert "lost" in explained or "won" in explained
+    releases = stack.client().get("/releases")
+    ended = next(each["id"] for each in releases if each["stage"] == "rolled_back")
+    again = cli(stack, "release", "replay", ended)
+    assert again.returncode == 0, again.stderr
+    lines = again.stdout.splitlines()
+    assert lines[-1].startswith("unhealthy")
+    assert all(line.endswith("the same to the last bit") for line in lines)
+    own = stack.root / "project" / "good.yaml"
+    told = cli(stack, "release", "replay", ended, "--spec", str(own))
+    assert "rolled back after" in told.stdout, told.stderr
     assert release["stage"] == "unchanged"
     assert "serves" in versions
     assert cli(stack, "doctor").returncode == 0

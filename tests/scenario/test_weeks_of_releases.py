@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.run import RunState
 from ratchet.core.spec import Spec
 from ratchet.kit.clock import ManualClock
-from ratchet.operations.release import ReleaseParts, act, advance_all
+from ratchet.operations.release import ReleaseParts, act, advance_all, decided_otherwise, replayed
 from ratchet.operations.runs import base_version
 from ratchet.ports import AccessRecord, EngineReport, Run, StoredRelease
 from tests.contract.test_specfile import SMALL
@@ -88,6 +88,7 @@ class World:
             engines=self.engines,
             audit=PostgresAudit(self.database),
             clock=self.clock,
+            history=self.releases,
         )
 
     async def begin(self) -> None:
@@ -105,6 +106,8 @@ class World:
             await self._check(stored)
             await self._listen(release_id, number, kind)
             if stored.release.stage.is_end:
+                again = await replayed(release_id, self.parts)
+                assert [verdict.differences for verdict in again] == [[]] * len(again)
                 end = RunState(stored.release.stage.value)
                 await PostgresRuns(self.database).move(
                     stored.run_id, RunState.RUNNING, end, stored.because, self.clock.now()
@@ -230,6 +233,13 @@ def test_releases_with_a_harm_budget_are_promoted_by_proof_or_rolled_back(
         try:
             for number, kind in enumerate(("good", "fails", "slow", "unseen", "dies"), 1):
                 assert await world.release(number, kind) is ENDS[kind], (number, kind)
+            # Other rules on the same answers: a wide margin for latency, and a narrow one.
+            wide, narrow = (replace(BUDGETED.release, latency_margin=m) for m in (2.0, 0.01))
+            slow = ReleaseId("rel_3")
+            assert (await decided_otherwise(slow, wide, world.parts)).decision == "undecided"
+            assert (await decided_otherwise(slow, narrow, world.parts)).decision == "rolled back"
+            good = await decided_otherwise(ReleaseId("rel_1"), BUDGETED.release, world.parts)
+            assert (good.decision, good.canary_units > 200) == ("promoted", True)
         finally:
             await database.close()
         return world.said

@@ -7,10 +7,20 @@ from dataclasses import dataclass, replace
 
 from ratchet.core.analysis import Evidence, Sight, describe, judge, next_weight_begins, observe
 from ratchet.core.errors import Conflict, Rejected
+from ratchet.core.replay import Otherwise, Replayed, otherwise, replay
 from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
+from ratchet.core.spec import ReleasePlan
 from ratchet.kit.clock import Clock
 from ratchet.operations.runs import Wakes
-from ratchet.ports import Act, Audit, EngineStore, EvidenceSource, ReleaseStore, StoredRelease
+from ratchet.ports import (
+    Act,
+    Audit,
+    EngineStore,
+    EvidenceSource,
+    HistorySource,
+    ReleaseStore,
+    StoredRelease,
+)
 
 JUDGE = "judge"
 # A record this young means that the gateway can be seen.
@@ -24,6 +34,7 @@ class ReleaseParts:
     engines: EngineStore
     audit: Audit
     clock: Clock
+    history: HistorySource
 
 
 async def advance_all(parts: ReleaseParts, durable: Wakes) -> None:
@@ -130,6 +141,20 @@ async def act(
         parts.clock.now(),
     )
     return after
+
+
+async def replayed(release_id: ReleaseId, parts: ReleaseParts) -> list[Replayed]:
+    """Every verdict of a release again, from its units.  Raises as `HistorySource` does."""
+    known = await parts.history.history(release_id)
+    return list(replay(known.plan, known.begun, known.weights, known.verdicts))
+
+
+async def decided_otherwise(
+    release_id: ReleaseId, plan: ReleasePlan, parts: ReleaseParts
+) -> Otherwise:
+    """What another plan would have decided on the same units.  Raises as `replayed` does."""
+    known = await parts.history.history(release_id)
+    return otherwise(plan, known.begun, known.weights)
 
 
 async def _check_way_back(stored: StoredRelease, parts: ReleaseParts) -> None:

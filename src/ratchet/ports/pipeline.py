@@ -12,6 +12,7 @@ from ratchet.core.analysis import Evidence, Unit
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.data import Rows
 from ratchet.core.gates import SuiteReport
+from ratchet.core.replay import AtWeight, Recorded
 from ratchet.core.rollout import Decision, Release, ReleaseId
 from ratchet.core.run import (
     AttemptId,
@@ -222,6 +223,21 @@ class ReleaseStore(Protocol):
         self, stored: StoredRelease, evidence: Evidence, because: str, now: datetime
     ) -> None:
         """Raises `Conflict` if a decision was committed in the meantime."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All that a release's verdicts follow from."""
+
+    plan: ReleasePlan
+    begun: Evidence
+    weights: tuple[AtWeight, ...]
+    verdicts: tuple[Recorded, ...]
+
+
+class HistorySource(Protocol):
+    async def history(self, release_id: ReleaseId) -> History:
+        """Raises `NotFound`, and `Rejected` for a release whose beginning was not kept."""
 
 
 class EvidenceSource(Protocol):

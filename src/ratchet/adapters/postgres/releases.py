@@ -7,7 +7,9 @@ follows the stored state, so there is nothing to send twice and nothing to lose.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
@@ -21,7 +23,8 @@ from ratchet.adapters.postgres.codec import (
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
 from ratchet.core.analysis import Evidence, Unit, describe
 from ratchet.core.artifact import RunId, VersionId
-from ratchet.core.errors import Conflict, NotFound
+from ratchet.core.errors import Conflict, NotFound, Rejected
+from ratchet.core.replay import AtWeight, Recorded
 from ratchet.core.rollout import (
     Command,
     Decision,
@@ -33,7 +36,7 @@ from ratchet.core.rollout import (
     Stage,
 )
 from ratchet.core.routing import arms_for
-from ratchet.ports import Act, StoredRelease
+from ratchet.ports import Act, History, StoredRelease
 
 # Requests in flight on an arm that was just emptied get this long to end.
 DRAIN_SECONDS = 30.0
@@ -157,10 +160,53 @@ class PostgresReleases:
         gateway = await self._db.one("get_gateway")
         if gateway is None:
             return []
+        return await self._units(release, gateway["route_revision"], watermark)
+
+    async def history(self, release_id: ReleaseId) -> History:
+        row = await self._db.one("get_release", id=release_id)
+        if row is None:
+            raise NotFound(f"release {release_id} is not known here")
+        if row["begun"] is None:
+            raise Rejected(f"release {release_id} is from before replays: its beginning is unknown")
+        stored = _release(row)
+        verdicts = await self._db.all("list_verdicts", release_id=release_id)
+        weights = await self._db.all(
+            "weights_of_release",
+            project=stored.release.project,
+            candidate=stored.release.candidate,
+            after=row["begun_revision"],
+            # A later release may have the same candidate.
+            limit=_weights_in(verdicts),
+        )
+        parts = []
+        for each in weights:
+            units: list[Unit] = []
+            while more := await self._units(
+                stored.release, each["route_revision"], units[-1].sequence if units else 0
+            ):
+                units += more
+            parts.append(AtWeight(each["weight"], units))
+        return History(
+            plan=stored.plan,
+            begun=evidence_from_json(row["begun"]),
+            weights=tuple(parts),
+            verdicts=tuple(
+                Recorded(
+                    signal=v["signal"],
+                    weight_percent=v["weight_percent"],
+                    because=v["because"],
+                    # A jsonb number without a fraction, however large, comes back as an int.
+                    numbers={name: float(value) for name, value in v["numbers"].items()},
+                )
+                for v in verdicts
+            ),
+        )
+
+    async def _units(self, release: Release, revision: int, watermark: int) -> list[Unit]:
         rows = await self._db.all(
             "units",
             project=release.project,
-            route_revision=gateway["route_revision"],
+            route_revision=revision,
             watermark=watermark,
             limit=UNITS_PER_READ_MAX,
         )
@@ -219,6 +265,12 @@ async def _carry_out(
             seconds = stored.plan.holdback_seconds if after_holdback else 0.0
             stop_after = now + timedelta(seconds=max(seconds, DRAIN_SECONDS))
             await fetch(tx, "retire_engine", version_id=version, stop_after=stop_after)
+
+
+def _weights_in(verdicts: Sequence[Row]) -> int:
+    """How many weights a release had with both arms serving."""
+    weights = [0.0, *(verdict["weight_percent"] for verdict in verdicts)]
+    return sum(old != new and 0 < new < 100 for old, new in itertools.pairwise(weights))
 
 
 def _release(row: Row) -> StoredRelease:

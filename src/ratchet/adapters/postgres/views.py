@@ -12,6 +12,8 @@ from ratchet.core.run import StageName
 
 View = dict[str, Any]
 LIST_MAX = 200
+# Columns of a release that only the judge reads.
+JUDGES_OWN = ("evidence", "begun")
 # A turn that has not come by then is taken for lost; it may still come.
 SETTLED_SECONDS = 60
 
@@ -102,13 +104,13 @@ class PostgresViews:
 
     async def releases(self, limit: int) -> list[View]:
         rows = await self._db.all("list_releases", limit=min(limit, LIST_MAX))
-        return [_plain({k: v for k, v in row.items() if k != "evidence"}) for row in rows]
+        return [_plain({k: v for k, v in row.items() if k not in JUDGES_OWN}) for row in rows]
 
     async def release(self, release_id: str) -> View:
         row = await self._db.one("get_release", id=release_id)
         if row is None:
             raise NotFound(f"release {release_id} is not known here")
-        view = _plain({k: v for k, v in row.items() if k != "evidence"})
+        view = _plain({k: v for k, v in row.items() if k not in JUDGES_OWN})
         view["verdicts"] = [
             _plain(verdict)
             for verdict in await self._db.all("list_verdicts", release_id=release_id)

@@ -1,4 +1,4 @@
-"""`ratchet release`: plan, show, list, promote, rollback, pause, resume."""
+"""`ratchet release`: plan, show, list, replay, promote, rollback, pause, resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from ratchet.adapters.specfile.reader import load_spec
-from ratchet.core.errors import NotFound, Rejected
+from ratchet.core.errors import NotFound, RatchetError, Rejected
 from ratchet.core.planning import Forecast, Traffic, forecast
 from ratchet.core.spec import ReleasePlan
 from ratchet.entrypoints.cli.client import Client, connect
@@ -186,6 +186,42 @@ def _long(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def _otherwise(found: dict[str, Any]) -> str:
+    seen = f"{found['canary_units']} canary answers of {found['units']} in all"
+    if found["decision"] == "undecided":
+        return f"no proof in {seen}"
+    return f"{found['decision']} after {seen}"
+
+
+@app.command()
+def replay(
+    release_id: IdArgument = None,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", help="What would this spec's plan have decided?")
+    ] = None,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute every verdict again from the answers on record.  Exit code 1 when one differs."""
+    client = connect(state_dir)
+    wanted = find_release(client, release_id)
+    if spec is not None:
+        load_spec(spec)
+        body = {"spec": spec.read_text(), "path": str(spec.absolute())}
+        found = client.post(f"/releases/{wanted}/otherwise", body)
+        print(json.dumps(found, indent=2) if as_json else f"{spec}: {_otherwise(found)}")
+        return
+    verdicts = client.get(f"/releases/{wanted}/replay")
+    if as_json:
+        print(json.dumps(verdicts, indent=2))
+    else:
+        for verdict in verdicts:
+            same = ", ".join(verdict["differences"]) or "the same to the last bit"
+            print(f"{verdict['signal']:<10} {verdict['weight_percent']:>5g} %  {same}")
+    if differing := [v for v in verdicts if v["differences"]]:
+        raise RatchetError(f"{len(differing)} of {len(verdicts)} verdicts come out differently")
 
 
 @app.command()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.access import Permission
 from ratchet.core.errors import NotFound
 from ratchet.core.rollout import ReleaseId, Signal
 from ratchet.entrypoints.http.auth import Auth, permit
-from ratchet.entrypoints.http.runs import WhyBody
+from ratchet.entrypoints.http.runs import SpecBody, WhyBody
 from ratchet.operations import release as operations
 from ratchet.wiring import Parts
 
@@ -33,6 +36,28 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
     @api.get("/releases/{release_id}")
     async def release(release_id: str) -> dict[str, Any]:
         return await parts.views.release(release_id)
+
+    @api.get("/releases/{release_id}/replay")
+    async def replay(release_id: str) -> list[dict[str, Any]]:
+        """Every verdict computed again from the units on record; `differences` names the numbers
+        that are not the same, bit for bit."""
+        return [
+            {
+                "signal": each.recorded.signal,
+                "weight_percent": each.recorded.weight_percent,
+                "because": each.recorded.because,
+                "numbers": each.numbers,
+                "differences": each.differences,
+            }
+            for each in await operations.replayed(ReleaseId(release_id), parts.release)
+        ]
+
+    @api.post("/releases/{release_id}/otherwise")
+    async def otherwise(release_id: str, body: SpecBody) -> dict[str, Any]:
+        """What the release plan of another spec would have decided on the same units."""
+        plan = parse_spec(body.spec, Path(body.path)).release
+        found = await operations.decided_otherwise(ReleaseId(release_id), plan, parts.release)
+        return asdict(found)
 
     @api.post(
         "/releases/{release_id}/{verb}",

@@ -1,9 +1,10 @@
 -- name: add_release!
 -- One release a run.
-INSERT INTO releases (id, run_id, project, candidate, baseline, stage, plan, evidence, because,
-                      ramp_weight, created_at, updated_at)
-VALUES (:id, :run_id, :project, :candidate, :baseline, :stage, :plan, :evidence, :because,
-        :ramp_weight, :now, :now)
+INSERT INTO releases (id, run_id, project, candidate, baseline, stage, plan, evidence, begun,
+                      begun_revision, because, ramp_weight, created_at, updated_at)
+VALUES (:id, :run_id, :project, :candidate, :baseline, :stage, :plan, :evidence, :evidence,
+        coalesce((SELECT max(route_revision) FROM weight_changes WHERE project = :project), 0),
+        :because, :ramp_weight, :now, :now)
 ON CONFLICT (run_id) DO NOTHING;
 
 -- name: get_release
@@ -59,6 +60,14 @@ SELECT sequence, version_id, failed, duration_ms
            AND earlier.conversation = record.conversation
            AND earlier.sequence < record.sequence))
  ORDER BY sequence LIMIT :limit;
+
+-- name: weights_of_release
+-- Revisions under which the candidate was one of two arms, in order.
+SELECT route_revision, (arm->>'weight')::integer AS weight
+  FROM weight_changes, jsonb_array_elements(arms) AS arm
+ WHERE project = :project AND arm->>'version' = :candidate AND jsonb_array_length(arms) = 2
+   AND route_revision > :after
+ ORDER BY route_revision LIMIT :limit;
 
 -- name: recent_durations
 SELECT duration_ms FROM access_records
