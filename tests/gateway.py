@@ -114,6 +114,20 @@ class Gateway:
         self.revision += 1
         snapshot = snapshot_of(self, admission, alive=alive)
         self._with_files(lambda files: files.apply(replace(snapshot, **changes)))
+        self._let_engines_be_checked()
+
+    def _let_engines_be_checked(self) -> None:
+        """An engine that is new to its cluster gets nothing before its first check; one that is
+        dead or ill on purpose is not waited for."""
+        transport = httpx.HTTPTransport(uds=str(self.places.admin_socket))
+        deadline = time.monotonic() + 2.0
+        with httpx.Client(transport=transport, base_url="http://envoy") as admin:
+            while time.monotonic() < deadline:
+                clusters = admin.get("/clusters?format=json").json()["cluster_statuses"]
+                hosts = [host for each in clusters for host in each.get("host_statuses", ())]
+                if not any("failed_active_health_check" in host["health_status"] for host in hosts):
+                    return
+                time.sleep(0.01)
 
     def _with_files(self, work: Callable[[EnvoyFiles], Awaitable[None]]) -> None:
         async def run() -> None:
