@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ratchet.entrypoints.console import charts
@@ -41,12 +42,38 @@ def test_a_page_says_its_numbers_and_escapes_what_users_wrote() -> None:
 def test_one_point_is_no_curve() -> None:
     assert charts.loss_curve([(1, 1.0)], 5) is None
     assert charts.evidence_curve([(0.0, 1.0)], 100.0) is None
+    assert charts.regression_curve([(0.0, 1.0)], 0.01) is None
+    assert charts.weight_curve([(0.0, 5.0)]) is None
 
 
-def test_the_threshold_is_always_in_the_picture() -> None:
-    points = [(0.0, 1.0), (5.0, 1e9)]
-    curve = charts.evidence_curve(points, 100.0)
+@pytest.mark.parametrize("last", [1e-2, 1.0, 1e9])
+def test_the_threshold_is_always_in_the_picture(last: float) -> None:
+    curve = charts.evidence_curve([(0.0, 1.0), (5.0, last)], 100.0)
 
     assert curve is not None
-    assert charts.TOP < charts.evidence_height(points, 100.0) < curve.height
-    assert curve.end[1] >= charts.TOP - 0.1
+    assert curve.limit is not None
+    assert charts.TOP < curve.limit.at < curve.height - charts.BOTTOM
+    assert charts.TOP - 0.1 <= curve.end[1] <= curve.height - charts.BOTTOM + 0.1
+
+
+@pytest.mark.parametrize("last", [-0.02, 1e-5, 0.009, 1.0])
+def test_the_margin_of_safety_is_always_in_the_picture(last: float) -> None:
+    curve = charts.regression_curve([(0.0, 1.0), (5.0, last)], 0.01)
+
+    assert curve is not None
+    assert curve.limit is not None
+    assert curve.limit.label == "safe below 1.00%"
+    assert charts.TOP < curve.limit.at < curve.height - charts.BOTTOM
+    # Lower in the picture is less: below the line is what promotes.
+    assert (curve.end[1] > curve.limit.at) == (last < 0.01)
+
+
+def test_a_weight_stays_until_it_is_chosen_again() -> None:
+    curve = charts.weight_curve([(0.0, 5.0), (10.0, 5.0), (20.0, 50.0)])
+
+    assert curve is not None
+    places = [place.split(",") for place in curve.path[1:].split(" L")]
+    before, after = places[-2], places[-1]
+    assert before[0] == after[0]
+    assert before[1] == places[0][1]
+    assert float(after[1]) < float(before[1])

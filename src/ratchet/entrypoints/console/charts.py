@@ -29,6 +29,8 @@ class Line:
     end: tuple[float, float]
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
+    limit: Tick | None = None
+    """Where something is decided."""
     width: float = WIDTH
     height: float = HEIGHT
 
@@ -53,26 +55,65 @@ def evidence_curve(points: Sequence[tuple[float, float]], threshold: float) -> L
     """Evidence of harm over seconds on a log axis, with room for the threshold."""
     if len(points) < 2:
         return None
+    limit = math.log10(threshold)
     logs = [(at, math.log10(max(value, 1e-3))) for at, value in points]
-    high = max(math.log10(threshold) * 1.12, *(value for _, value in logs))
+    high = max(limit * 1.12, *(value for _, value in logs))
     low = min(-1.0, *(value for _, value in logs))
-    last = max(points[-1][0], 1.0)
     marks = [mark for mark in (-2, -1, 0, 1, 2, 4, 8, 16) if low <= mark <= high]
     return _line(
         logs,
-        (0.0, last),
+        _seconds(points),
         (low, high),
         tuple(Tick(_y(mark, low, high), f"{10.0**mark:g}") for mark in marks),
-        (Tick(_x(0, 0, last), "start"), Tick(_x(last, 0, last), f"{last:.0f} s")),
+        _from_start(points),
+        Tick(_y(limit, low, high), f"roll back at {threshold:g}"),
     )
 
 
-def evidence_height(points: Sequence[tuple[float, float]], value: float) -> float:
-    """Where a value lies on the evidence axis of these points."""
-    logs = [math.log10(max(v, 1e-3)) for _, v in points]
-    high = max(math.log10(100.0) * 1.12, *logs)
-    low = min(-1.0, *logs)
-    return _y(math.log10(value), low, high)
+def regression_curve(points: Sequence[tuple[float, float]], margin: float) -> Line | None:
+    """By how much worse a canary may be, at most, over seconds on a log axis, with the margin."""
+    if len(points) < 2:
+        return None
+    limit = math.log10(max(margin, 1e-4))
+    logs = [(at, math.log10(max(value, 1e-4))) for at, value in points]
+    low = min(limit - 0.3, *(value for _, value in logs))
+    marks = [mark for mark in (-4, -3, -2, -1, 0) if low <= mark]
+    return _line(
+        logs,
+        _seconds(points),
+        (low, 0.0),
+        tuple(Tick(_y(mark, low, 0.0), f"{10.0 ** (mark + 2):g} %") for mark in marks),
+        _from_start(points),
+        Tick(_y(limit, low, 0.0), f"safe below {margin:.2%}"),
+    )
+
+
+def weight_curve(points: Sequence[tuple[float, float]]) -> Line | None:
+    """A canary's weight in per cent over seconds: it stays until it is chosen again."""
+    if len(points) < 2:
+        return None
+    peak = max(weight for _, weight in points) or 1.0
+    top = peak * 1.08
+    steps = [points[0]]
+    for at, weight in points[1:]:
+        steps += [(at, steps[-1][1]), (at, weight)]
+    marks = [0.0, peak / 2, peak]
+    return _line(
+        steps,
+        _seconds(points),
+        (0.0, top),
+        tuple(Tick(_y(mark, 0.0, top), f"{mark:.3g} %") for mark in marks),
+        _from_start(points),
+    )
+
+
+def _seconds(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return 0.0, max(points[-1][0], 1.0)
+
+
+def _from_start(points: Sequence[tuple[float, float]]) -> tuple[Tick, ...]:
+    _, last = _seconds(points)
+    return Tick(_x(0, 0, last), "start"), Tick(_x(last, 0, last), f"{last:.0f} s")
 
 
 def _line(
@@ -81,14 +122,15 @@ def _line(
     ys: tuple[float, float],
     y_ticks: tuple[Tick, ...],
     x_ticks: tuple[Tick, ...],
+    limit: Tick | None = None,
 ) -> Line:
     step = max(1, len(points) // POINTS_MAX)
-    shown = [*points[::step], points[-1]]
+    shown = [*points[:-1:step], points[-1]]
     places = [(_x(x, *xs), _y(y, *ys)) for x, y in shown]
     path = "M" + " L".join(f"{x:.1f},{y:.1f}" for x, y in places)
     floor = HEIGHT - BOTTOM
     area = f"{path} L{places[-1][0]:.1f},{floor} L{places[0][0]:.1f},{floor} Z"
-    return Line(path, area, places[-1], y_ticks, x_ticks)
+    return Line(path, area, places[-1], y_ticks, x_ticks, limit)
 
 
 def _x(value: float, low: float, high: float) -> float:

@@ -157,19 +157,34 @@ async def _run(parts: Parts, run_id: str) -> dict[str, Any] | None:
 
 async def _release(parts: Parts, release_id: str) -> dict[str, Any]:
     release = await parts.views.release(release_id)
-    points = release["points"]
-    release["numbers"] = points[-1]["numbers"] if points else {}
+    verdicts = release["verdicts"]
     release["is_live"] = release["stage"] in NOT_ENDED
     release["notches"] = release["plan"]["notches_percent"]
-    verdicts = release["verdicts"]
     release["weight"] = verdicts[-1]["weight_percent"] if verdicts else 0
-    if points:
-        began = datetime.fromisoformat(points[0]["at"])
-        curve = [
-            ((datetime.fromisoformat(p["at"]) - began).total_seconds(), p["numbers"]["e"])
-            for p in points
-        ]
-        release["chart"] = charts.evidence_curve(curve, 100.0)
-        if release["chart"]:
-            release["limit_y"] = charts.evidence_height(curve, 100.0)
-    return release
+    # A verdict's own numbers are no point: it ends the look that they are from.
+    seen = [(p["at"], p["weight"], p["numbers"]) for p in release["points"]]
+    seen += [(v["at"], v["weight_percent"], v["numbers"]) for v in verdicts if v["numbers"]]
+    seen.sort(key=lambda point: point[0])
+    return release | (_pictures(release["plan"], seen) if seen else {})
+
+
+def _pictures(
+    plan: dict[str, Any], seen: list[tuple[str, float, dict[str, float]]]
+) -> dict[str, Any]:
+    """Numbers and charts of what was seen, as (time, weight, numbers), in order."""
+    numbers, began = seen[-1][2], datetime.fromisoformat(seen[0][0])
+    seconds = [(datetime.fromisoformat(at) - began).total_seconds() for at, _, _ in seen]
+
+    def curve(name: str) -> list[tuple[float, float]]:
+        pairs = zip(seconds, seen, strict=True)
+        return [(at, found[name]) for at, (_, _, found) in pairs if name in found]
+
+    shown = {"numbers": numbers, "chart": charts.evidence_curve(curve("e"), numbers["threshold"])}
+    if "regression_max" not in numbers:
+        return shown
+    weights = [(at, weight) for at, (_, weight, _) in zip(seconds, seen, strict=True)]
+    return shown | {
+        "proof_chart": charts.regression_curve(curve("regression_max"), plan["errors_margin"]),
+        "weight_chart": charts.weight_curve(weights),
+        "harmed_max": numbers["canary_units"] * max(numbers["regression_max"], 0.0),
+    }
