@@ -307,20 +307,35 @@ def _journal(stack: Stack) -> dict[str, int]:
     return found
 
 
-def _put_aside(stack: Stack) -> int:
-    """What exact budgets hold for requests that the ledger does not know."""
+def _put_aside(stack: Stack) -> dict[str, float]:
+    """Deadlines (Unix seconds, 0: answered) of requests that exact budgets hold something for."""
     url = f"unix://{stack.state.sockets / 'valkey.sock'}"
     client: Any = redis.Redis.from_url(url, decode_responses=True)
-    [account] = [name for name in client.keys("quota:*bud_*") if not name.endswith(":open")]
-    return int(client.hget(account, "open") or 0)
+    held: dict[str, float] = {}
+    for account in client.keys("quota:*bud_*:open"):
+        held |= {name: float(value.split()[1]) for name, value in client.hgetall(account).items()}
+    return held
 
 
+def _check_put_aside(stack: Stack, ledger: dict[str, int], cut_max: int) -> None:
+    """Nothing for what the ledger has.  A gateway that died may have put aside for requests that
+    no engine met: a few, and until their deadline."""
+    stack.until(
+        lambda: not _put_aside(stack).keys() & ledger.keys(), 20,
+        "nothing stays put aside for what the ledger has",
+    )  # fmt: skip
+    left = _put_aside(stack)
+    assert len(left) <= cut_max
+    assert all(deadline > time.time() for deadline in left.values()), left
+
+
+ENVOY = ("/envoy ", "bootstrap.json")
 KILLED_IN_TURN = (
     ("cli.main server",),
     ("/postgres ", "-D"),
-    ("/envoy ", "bootstrap.json"),
+    ENVOY,
     ("cli.main agent",),
-    ("/envoy ", "bootstrap.json"),
+    ENVOY,
     ("valkey-server",),
     ("cli.main server",),
 )
@@ -371,7 +386,7 @@ def test_the_ledger_has_every_answer_of_the_engine_once_whatever_is_killed(tmp_p
         assert ledger == journal
         assert told.items() <= ledger.items()
         assert _sums(stack) == (len(ledger), sum(ledger.values()))
-        stack.until(lambda: _put_aside(stack) == 0, 20, "nothing stays put aside")
+        _check_put_aside(stack, ledger, len(threads) * KILLED_IN_TURN.count(ENVOY))
     finally:
         stop.set()
         stack.stop()
