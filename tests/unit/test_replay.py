@@ -13,6 +13,7 @@ from ratchet.core.analysis import (
     first_evidence,
     next_weight_begins,
     observe,
+    still_to_show,
 )
 from ratchet.core.replay import AtWeight, Recorded, otherwise, replay
 from ratchet.core.spec import ReleasePlan
@@ -110,3 +111,14 @@ def test_other_rules_on_the_same_units() -> None:
     proven = otherwise(BUDGETED, BEGUN, harmless)
     assert (proven.decision, proven.canary_units >= 200) == ("promoted", True)
     assert otherwise(BUDGETED, BEGUN, [AtWeight(5_000, units(100))]).decision == "undecided"
+
+
+def test_wide_margins_are_soon_shown_and_still_ask_for_enough_answers() -> None:
+    wide = replace(BUDGETED, errors_margin=0.5, latency_margin=5.0)
+    begun = first_evidence(wide, [60.0 + number for number in range(100)])
+    seen = observe(begun, units(240), wide.latency_margin, 5_000)
+
+    assert seen.safety is not None
+    assert still_to_show(wide, seen.failed, seen.safety) == ["200 canary answers"]
+    assert otherwise(wide, begun, [AtWeight(5_000, units(240))]).decision == "undecided"
+    assert otherwise(wide, begun, [AtWeight(5_000, units(420))]).decision == "promoted"

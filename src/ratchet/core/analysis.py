@@ -317,9 +317,8 @@ def _judge_ramp(release: Release, plan: ReleasePlan, evidence: Evidence, sight: 
     numbers, safety = describe(evidence), evidence.safety
     assert safety is not None
     worst, shown = safety.regression_max, evidence.failed.canary_units
-    is_safe = worst <= plan.errors_margin
-    is_fast = safety.log_e_latency >= LOG_THRESHOLD
-    if is_safe and is_fast and shown >= PROOF_UNITS_MIN:
+    missing = still_to_show(plan, evidence.failed, safety)
+    if not missing:
         return Verdict(
             Signal.HEALTHY,
             f"proven after {shown} canary answers: at most {worst:.2%} more of them fail (margin "
@@ -341,12 +340,20 @@ def _judge_ramp(release: Release, plan: ReleasePlan, evidence: Evidence, sight: 
     is_due = sight.seconds_since_verdict >= MOVE_SECONDS_MIN
     if is_due and abs(weight - release.weight) > MOVE_SHARE_MIN * release.weight:
         return Verdict(Signal.MOVE, step.because, numbers, weight)
-    missing = [
-        *([] if is_safe else [f"that at most {plan.errors_margin:.2%} more answers fail"]),
-        *([] if is_fast else [f"that they are not slower by {plan.latency_margin:.0%}"]),
-    ]
-    proof = " and ".join(missing) or f"{PROOF_UNITS_MIN} canary answers"
+    proof = " and ".join(missing)
     return Verdict(None, f"{shown} canary answers; still to be shown: {proof}", numbers)
+
+
+def still_to_show(plan: ReleasePlan, failed: Tally, safety: Safety) -> list[str]:
+    """What keeps a canary from being promoted by proof, in words; nothing is a proof."""
+    missing = []
+    if safety.regression_max > plan.errors_margin:
+        missing.append(f"that at most {plan.errors_margin:.2%} more answers fail")
+    if safety.log_e_latency < LOG_THRESHOLD:
+        missing.append(f"that they are not slower by {plan.latency_margin:.0%}")
+    if not missing and failed.canary_units < PROOF_UNITS_MIN:
+        missing.append(f"{PROOF_UNITS_MIN} canary answers")
+    return missing
 
 
 def describe(evidence: Evidence) -> dict[str, float]:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from ratchet.core.analysis import (
     BLOCK_UNITS,
     LOG_THRESHOLD,
-    PROOF_UNITS_MIN,
     Evidence,
     Safety,
     Unit,
     describe,
     next_weight_begins,
     observe,
+    still_to_show,
 )
 from ratchet.core.spec import ReleasePlan
 
@@ -120,7 +120,4 @@ def _decision(plan: ReleasePlan, evidence: Evidence) -> str | None:
     safety = evidence.safety
     if safety is None:
         return None
-    is_safe = safety.regression_max <= plan.errors_margin
-    is_fast = safety.log_e_latency >= LOG_THRESHOLD
-    enough = evidence.failed.canary_units >= PROOF_UNITS_MIN
-    return "promoted" if is_safe and is_fast and enough else None
+    return None if still_to_show(plan, evidence.failed, safety) else "promoted"

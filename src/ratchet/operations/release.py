@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass, replace
 
@@ -146,7 +147,9 @@ async def act(
 async def replayed(release_id: ReleaseId, parts: ReleaseParts) -> list[Replayed]:
     """Every verdict of a release again, from its units.  Raises as `HistorySource` does."""
     known = await parts.history.history(release_id)
-    return list(replay(known.plan, known.begun, known.weights, known.verdicts))
+    # Seconds of computing for a long release, while the same process judges and answers.
+    again = replay(known.plan, known.begun, known.weights, known.verdicts)
+    return await asyncio.to_thread(list, again)
 
 
 async def decided_otherwise(
@@ -154,7 +157,7 @@ async def decided_otherwise(
 ) -> Otherwise:
     """What another plan would have decided on the same units.  Raises as `replayed` does."""
     known = await parts.history.history(release_id)
-    return otherwise(plan, known.begun, known.weights)
+    return await asyncio.to_thread(otherwise, plan, known.begun, known.weights)
 
 
 async def _check_way_back(stored: StoredRelease, parts: ReleaseParts) -> None:
