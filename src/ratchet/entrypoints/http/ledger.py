@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from ratchet.core.access import Permission
 from ratchet.core.ledger import Budget, Period, Price, SubjectKind, Unit
+from ratchet.entrypoints.http.access import WhyBody
 from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.operations import ledger as operations
 from ratchet.wiring import Parts
@@ -33,11 +34,6 @@ class PriceBody(BaseModel):
     version: str = Field("", max_length=200, description="empty: all without a price of their own")
     prompt_usd: Decimal = Field(ge=0, le=10**6, decimal_places=8, description="a million tokens")
     completion_usd: Decimal = Field(ge=0, le=10**6, decimal_places=8)
-    who: str = ""
-
-
-class DropBody(BaseModel):
-    why: str = Field(min_length=1)
     who: str = ""
 
 
@@ -69,7 +65,7 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
         return {"id": await operations.set_budget(budget, caller, parts.ledger)}
 
     @api.post("/budgets/{budget_id}/drop", status_code=204)
-    async def drop_budget(request: Request, budget_id: str, body: DropBody) -> None:
+    async def drop_budget(request: Request, budget_id: str, body: WhyBody) -> None:
         project = await parts.views.project_of_budget(budget_id)
         caller = permit(request, Permission.KEYS, project, body.who)
         await operations.drop_budget(budget_id, body.why, caller, parts.ledger)
