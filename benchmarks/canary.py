@@ -267,6 +267,7 @@ class Budgeted:
     runs: int
     promoted: float
     rolled_back: float
+    held: float
     canary: float
     total: float
     harm: float
@@ -285,6 +286,7 @@ def run_budgeted(name: str, budget: float, runs: int) -> Budgeted:
     decided = end.promoted | end.rolled_back
     return Budgeted(
         name, budget, runs, float(end.promoted.mean()), float(end.rolled_back.mean()),
+        float(end.held.mean()),
         float(np.median(end.canary_units[decided])) if decided.any() else float("nan"),
         float(np.median(end.units[decided])) if decided.any() else float("nan"),
         float(end.harm.mean()), float(np.quantile(end.harm, 0.99)),
@@ -325,14 +327,15 @@ def show(rows: list[Row], title: str) -> None:
 
 
 def show_budgeted(rows: list[Budgeted]) -> None:
-    titles = ("promoted", "rolled back", "canary", "in all", "harm", "p99", "over budget")
+    titles = ("promoted", "rolled back", "held", "canary", "in all", "harm", "p99", "over budget")
     table = Table("release", "budget", "runs", *titles)
     table.title = "harm-budgeted ramp, one hour, margin +1 pp"
     for row in rows:
         table.add_row(
             row.name, f"{row.budget:g}", str(row.runs), f"{row.promoted:.1%}",
-            f"{row.rolled_back:.1%}", f"{row.canary:.0f}", f"{row.total:.0f}", f"{row.harm:.1f}",
-            f"{row.harm_p99:.1f}", f"{row.over_budget:.2%}",
+            f"{row.rolled_back:.1%}", f"{row.held:.1%}", f"{row.canary:.0f}",
+            f"{row.total:.0f}", f"{row.harm:.1f}", f"{row.harm_p99:.1f}",
+            f"{row.over_budget:.2%}",
         )  # fmt: skip
     Console(width=150).print(table)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from judges.world import Block, Floats, Labels, World, stream
-from ratchet.core.ramp import Exposure, Ramp, next_weight
+from judges.world import UNITS, Block, Floats, Labels, World, stream
+from ratchet.core.ramp import Exposure, Ramp, first_weight, next_weight
 from ratchet.stats.betting import RegressionBound
 from ratchet.stats.harm import Scale, Shift, Slower, YesNo, scale_of
 
@@ -85,6 +85,7 @@ class Ending:
 
     promoted: Labels
     rolled_back: Labels
+    held: Labels
     canary_units: Floats
     units: Floats
     harm: Floats
@@ -95,10 +96,11 @@ def harm_budgeted(world: World, runs: int, seed: int, *, budget: float, margin: 
     ramp = Ramp(harm_budget=budget)
     margins = np.unique(np.concatenate((np.geomspace(5e-4, 1.0, 40), [margin])))
     harm, bound = YesNo.fresh((runs,)), RegressionBound.fresh((runs,), margins)
-    weights = np.full(runs, ramp.first)
+    weights = np.full(runs, first_weight(ramp, UNITS))
     source = stream(world, runs, seed, weights)
     alive = np.ones(runs, dtype=bool)
     promoted, rolled_back = np.zeros(runs, dtype=bool), np.zeros(runs, dtype=bool)
+    held = np.zeros(runs, dtype=bool)
     canary_units, units = np.zeros(runs), np.zeros(runs)
     for number in range(world.blocks):
         source.weights = weights
@@ -125,14 +127,21 @@ def harm_budgeted(world: World, runs: int, seed: int, *, budget: float, margin: 
             known = Exposure(
                 weight=float(weights[run]),
                 canary_units=float(canary_units[run]),
+                judged_units=float(canary_units[run]),
                 regression_max=float(upper),
                 next_units=float(bad.shape[1]),
                 is_suspect=bool(log_e >= np.log(3.0)),
             )
-            weights[run] = next_weight(ramp, known).weight
+            step = next_weight(ramp, known)
+            weights[run] = step.weight
+            held[run] |= step.is_spent
+        # A budget that is spent is a question for a person, and the canary serves nobody.
+        asked = held[np.flatnonzero(alive)]
+        alive[held] = False
+        harm, bound = take(harm, ~asked), _kept(bound, ~asked)
         if not alive.any():
             break
-    return Ending(promoted, rolled_back, canary_units, units, canary_units * world.excess)
+    return Ending(promoted, rolled_back, held, canary_units, units, canary_units * world.excess)
 
 
 def _kept(bound: RegressionBound, kept: Labels) -> RegressionBound:

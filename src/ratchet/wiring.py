@@ -37,7 +37,7 @@ from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
 from ratchet.operations.turns import TurnParts
-from ratchet.ports import EventSink, Tracker
+from ratchet.ports import EventSink, MetricSink, Tracker
 from ratchet.settings import Settings
 
 # Nobody waits for the control plane's calls, as a request would.
@@ -60,6 +60,7 @@ class Parts:
     records: PostgresRecords
     ledger: LedgerParts
     turns: TurnParts
+    metrics: MetricSink
     executors: PostgresExecutors
     views: PostgresViews
 
@@ -72,12 +73,10 @@ def build(settings: Settings) -> Parts:
     projects, runs = PostgresProjects(database), PostgresRuns(database)
     stages, attempts = PostgresStages(database), PostgresAttempts(database)
     audit, releases = PostgresAudit(database), PostgresReleases(database)
-    engines, keys = PostgresEngines(database), PostgresAccess(database)
-    turns = PostgresTurns(database)
+    engines, turns = PostgresEngines(database), PostgresTurns(database)
+    keys = PostgresAccess(database)
     objects = ObstoreObjects(settings.objects_url)
-    tracker: Tracker = NoTracker()
-    if settings.mlflow_uri:
-        tracker = MlflowTracker(settings.mlflow_uri, objects)
+    tracker = _tracker(settings, objects)
     pipeline = Pipeline(
         projects=projects,
         runs=runs,
@@ -121,9 +120,16 @@ def build(settings: Settings) -> Parts:
             PostgresLedger(database), projects, keys, audit, clock, _quota(settings)
         ),
         turns=TurnParts(turns, turns, _sinks(settings), projects, audit, clock),
+        metrics=releases,
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
     )
+
+
+def _tracker(settings: Settings, objects: ObstoreObjects) -> Tracker:
+    if not settings.mlflow_uri:
+        return NoTracker()
+    return MlflowTracker(settings.mlflow_uri, objects)
 
 
 def _quota(settings: Settings) -> ValkeyQuota | None:

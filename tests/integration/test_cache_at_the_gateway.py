@@ -13,12 +13,13 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from ratchet.adapters.envoy.records import record_of
+from ratchet.adapters.envoy.records import line_of
 from ratchet.adapters.valkey.client import Valkey
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Unavailable
 from ratchet.core.routing import WEIGHT_TOTAL, Arm
 from ratchet.core.serving import Cache
+from ratchet.ports import AccessRecord
 from tests.beside import ALL, OPEN, Side, beside
 from tests.gateway import VERSION, Upstream, snapshot_of
 from tests.valkey import Server
@@ -204,10 +205,10 @@ def test_a_hit_is_on_the_record_and_is_no_evidence_and_no_charge(valkey: Server)
         while len(lines := file.read_text().splitlines()) < 2:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
-        miss, hit = (record_of(line) for line in lines)
+        miss, hit = (line_of(line) for line in lines)
 
-        assert miss is not None
-        assert hit is not None
+        assert isinstance(miss, AccessRecord)
+        assert isinstance(hit, AccessRecord)
         assert (miss.routed, miss.cache, miss.prompt_tokens) == ("arms", "miss", 7)
         assert (hit.routed, hit.cache, hit.prompt_tokens) == ("cached", "hit", None)
         assert hit.version == VERSION

@@ -14,7 +14,9 @@ import pytest
 
 from ratchet.adapters.envoy.files import EnvoyFiles
 from ratchet.core.access import Admission
+from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Unavailable
+from ratchet.core.routing import Arm, Endpoint
 from ratchet.entrypoints import shipping
 from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.grpc.telemetry import Telemetry
@@ -22,7 +24,7 @@ from ratchet.entrypoints.metrics import Metrics
 from ratchet.entrypoints.shipping import Tail, ship
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.secret import Secret
-from ratchet.ports import AccessRecord
+from ratchet.ports import AccessRecord, Assignment
 from ratchet.wire.ratchet.v1 import telemetry_pb2_grpc
 from tests.gateway import VERSION, Gateway, running_gateway
 from tests.integration.test_keys_at_the_gateway import CLOSED, token
@@ -36,6 +38,10 @@ class Kept:
 
     records: list[AccessRecord] = field(default_factory=list)
     is_away: bool = False
+    given: list[Assignment] = field(default_factory=list)
+
+    async def assigned(self, given: Sequence[Assignment], now: datetime) -> None:
+        self.given += given
 
     async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
         if self.is_away:
@@ -263,3 +269,34 @@ def test_with_the_control_plane_away_for_long_the_disk_is_bounded(
     asyncio.run(run())
 
     assert Tail(file).size() + Tail(file).aside.size() < 6_000
+
+
+def test_who_is_given_which_of_two_arms_is_told_as_the_request_begins() -> None:
+    other = VersionId("v_2")
+
+    async def scenario(gateway: Gateway, kept: Kept) -> None:
+        there = (Endpoint("127.0.0.1", gateway.upstream_port),)
+        arms = (Arm(other, 5_000), Arm(VERSION, 5_000))
+
+        def begin() -> None:
+            # One arm: nobody is on trial, whatever a client says.
+            gateway.ask(None, headers={"x-ratchet-trial": "1"})
+            gateway.serve(OPEN, arms=arms, endpoints={VERSION: there, other: there})
+
+        await asyncio.to_thread(begin)
+        slow = {"x-test-wait": "1.5", "x-ratchet-conversation": "talk"}
+        asked = asyncio.create_task(asyncio.to_thread(gateway.ask, None, headers=slow))
+        deadline = time.monotonic() + 10
+        while not kept.given:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+        [given], ended = kept.given, len(kept.records)
+        assert ended == 1
+        assert (given.conversation, given.route_revision) == ("talk", 2)
+        answer = await asked
+        assert answer.headers["x-ratchet-version"] == given.version
+        [_, record] = await kept.until(2)
+        assert (record.request_id, record.version) == (given.request_id, given.version)
+
+    with_records(OPEN, scenario)

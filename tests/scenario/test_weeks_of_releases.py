@@ -22,8 +22,11 @@ from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects, PostgresRuns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.specfile.reader import parse_spec
-from ratchet.core.analysis import first_evidence, first_weight
+from ratchet.core.analysis import first_weight
 from ratchet.core.artifact import RunId, Version, VersionId
+from ratchet.core.errors import Rejected
+from ratchet.core.evidence import first_evidence
+from ratchet.core.guards import LATENCY, with_always
 from ratchet.core.rollout import Release, ReleaseId, Signal, Stage
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.run import RunState
@@ -31,10 +34,10 @@ from ratchet.core.spec import Spec
 from ratchet.kit.clock import ManualClock
 from ratchet.operations.release import ReleaseParts, act, advance_all, decided_otherwise, replayed
 from ratchet.operations.runs import base_version
-from ratchet.ports import AccessRecord, EngineReport, Run, StoredRelease
+from ratchet.ports import AccessRecord, Assignment, EngineReport, Run, StoredRelease
 from tests.contract.test_specfile import SMALL
 
-SPEC = parse_spec(SMALL, Path("/x/ratchet.yaml"))
+SPEC = parse_spec(SMALL + "release: {notches: [5, 25, 50, 100]}\n", Path("/x/ratchet.yaml"))
 BUDGETED = parse_spec(
     SMALL + "release: {harm_budget: 100, guards: {latency_p95: {margin: 20%}}}\n",
     Path("/x/ratchet.yaml"),
@@ -51,8 +54,11 @@ ENDS = {
     "dies": Stage.ROLLED_BACK,
     "unseen": Stage.PROMOTED,
     "disliked": Stage.ROLLED_BACK,
+    "hangs": Stage.ROLLED_BACK,
+    "sours": Stage.ROLLED_BACK,
 }
-"""What a candidate is like, and how its release must end."""
+"""What a candidate is like, and how its release must end: one hangs without an end on every fifth
+request, one turns bad when it was promoted."""
 
 
 class NobodyWaits:
@@ -99,23 +105,25 @@ class World:
 
     async def release(self, number: int, kind: str) -> Stage:
         """One release from its start to its end."""
-        release_id = await self._open(number, kind)
+        release_id = await self.open(number, kind)
         for tick in range(TICKS_MAX):
-            await self._tick(release_id, kind, tick)
+            await self.tick(release_id, kind, tick)
             stored = await self.releases.get(release_id)
             await self._check(stored)
             await self._listen(release_id, number, kind)
             if stored.release.stage.is_end:
                 again = await replayed(release_id, self.parts)
                 assert [verdict.differences for verdict in again] == [[]] * len(again)
-                end = RunState(stored.release.stage.value)
-                await PostgresRuns(self.database).move(
-                    stored.run_id, RunState.RUNNING, end, stored.because, self.clock.now()
-                )
+                await self.end_run(stored, RunState(stored.release.stage.value))
                 return stored.release.stage
         raise AssertionError(f"release {number} ({kind}) did not end: {stored}")
 
-    async def _open(self, number: int, kind: str) -> ReleaseId:
+    async def end_run(self, stored: StoredRelease, end: RunState) -> None:
+        await PostgresRuns(self.database).move(
+            stored.run_id, RunState.RUNNING, end, stored.because, self.clock.now()
+        )
+
+    async def open(self, number: int, kind: str) -> ReleaseId:
         now, runs = self.clock.now(), PostgresRuns(self.database)
         run = Run(
             id=RunId(f"run_{number}"), state=RunState.QUEUED, spec=self.spec, source_dir=Path("/x"),
@@ -132,19 +140,22 @@ class World:
         self.kinds[version.id] = kind
         baseline = (await PostgresProjects(self.database).get("p")).baseline
         assert baseline is not None
-        durations = await self.releases.baseline_durations_ms(baseline)
+        usual = await self.releases.baseline_measures(baseline)
+        per_second = await self.releases.requests_per_second("p", now)
         release = Release(
             id=ReleaseId(f"rel_{number}"), project="p", candidate=version.id, baseline=baseline,
             notches_percent=self.spec.release.notches_percent,
-            ramp_weight=first_weight(self.spec.release),
+            ramp_weight=first_weight(self.spec.release, per_second),
         )  # fmt: skip
         stored = StoredRelease(
             release=release, plan=self.spec.release, run_id=run.id, because="",
-            evidence=first_evidence(self.spec.release, durations),
+            evidence=first_evidence(
+                self.spec.release, usual, await self.releases.newest_unit("p")
+            ),
         )  # fmt: skip
         return await self.releases.add(stored, now)
 
-    async def _tick(self, release_id: ReleaseId, kind: str, tick: int) -> None:
+    async def tick(self, release_id: ReleaseId, kind: str, tick: int) -> None:
         self.clock.advance(TICK)
         await self._engines(kind, tick)
         seen = not (kind == "unseen" and 4 <= tick < 40)
@@ -171,6 +182,8 @@ class World:
     async def _users(self) -> None:
         arms = await self.gateway.arms("p")
         ready = {e.version for e in await self.engines.listing() if e.state == "ready"}
+        sour = await self._is_held_back()
+        given = []
         revision = (await self.gateway.snapshot(self.clock.now())).route_revision
         records = []
         for _ in range(REQUESTS_PER_TICK):
@@ -178,7 +191,11 @@ class World:
             place = self.chance.randrange(WEIGHT_TOTAL)
             version = next(a.version for a in arms if (place := place - a.weight) < 0)
             kind = self.kinds[version]
-            rate = 1.0 if version not in ready else 0.15 if kind == "fails" else 0.005
+            is_bad = kind == "fails" or (kind == "sours" and sour)
+            rate = 1.0 if version not in ready else 0.15 if is_bad else 0.005
+            given.append(Assignment(f"q{self.requests}", version, revision, ""))
+            if kind == "hangs" and self.chance.random() < 0.2:
+                continue
             failed = self.chance.random() < rate
             duration = self.chance.lognormvariate(5.0, 0.4) * (1.8 if kind == "slow" else 1.0)
             records.append(
@@ -193,7 +210,12 @@ class World:
                     started_at=self.clock.now(),
                 )
             )  # fmt: skip
+        await PostgresRecords(self.database).assigned(given, self.clock.now())
         await PostgresRecords(self.database).add(records, self.clock.now())
+
+    async def _is_held_back(self) -> bool:
+        live = await self.releases.live()
+        return any(stored.release.stage is Stage.HOLDBACK for stored in live)
 
     async def _check(self, stored: StoredRelease) -> None:
         """What must be true after every tick."""
@@ -202,11 +224,11 @@ class World:
         weight = weights.get(release.candidate, 0)
         assert sum(weights.values()) == WEIGHT_TOTAL
         assert weight == release.weight
-        assert not release.notches_percent or weight / 100 in (0, *release.notches_percent)
+        assert not release.notches_percent or weight / 100 in (0, 95, *release.notches_percent)
         serving = {engine.version for engine in await self.engines.listing() if engine.wanted}
         assert set(weights) <= serving
         project = await PostgresProjects(self.database).get("p")
-        promoted = release.stage is Stage.PROMOTED
+        promoted = release.stage in (Stage.PROMOTED, Stage.HOLDBACK)
         assert project.baseline == (release.candidate if promoted else release.baseline)
 
     async def _listen(self, release_id: ReleaseId, number: int, kind: str) -> None:
@@ -231,10 +253,17 @@ def test_releases_with_a_harm_budget_are_promoted_by_proof_or_rolled_back(
         world = World(database, random.Random(11), BUDGETED)
         await world.begin()
         try:
-            for number, kind in enumerate(("good", "fails", "slow", "unseen", "dies"), 1):
+            kinds = ("good", "fails", "slow", "unseen", "dies", "hangs")
+            for number, kind in enumerate(kinds, 1):
                 assert await world.release(number, kind) is ENDS[kind], (number, kind)
             # Other rules on the same answers: a wide margin for latency, and a narrow one.
-            wide, narrow = (replace(BUDGETED.release, latency_margin=m) for m in (2.0, 0.01))
+            wide, narrow = (
+                replace(
+                    BUDGETED.release,
+                    guards=with_always([replace(LATENCY, margin=m, tolerance=m)]),
+                )
+                for m in (2.0, 0.01)
+            )
             slow = ReleaseId("rel_3")
             assert (await decided_otherwise(slow, wide, world.parts)).decision == "undecided"
             assert (await decided_otherwise(slow, narrow, world.parts)).decision == "rolled back"
@@ -254,6 +283,62 @@ def test_releases_with_a_harm_budget_are_promoted_by_proof_or_rolled_back(
     assert all("budget" in line for line in good[1:-1])
 
 
+HELD_BACK = replace(
+    SPEC, release=replace(SPEC.release, holdback_seconds=600.0, deadline_seconds=30.0)
+)
+
+
+def test_after_a_promotion_harm_still_rolls_back_and_a_newer_release_ends_the_holdback(
+    database_url: str,
+) -> None:
+    async def scenario() -> list[str]:
+        database = Database(database_url)
+        await database.open()
+        world = World(database, random.Random(5), HELD_BACK)
+        await world.begin()
+        try:
+            for number, kind in enumerate(("sours", "good", "dies"), 1):
+                assert await world.release(number, kind) is ENDS[kind], (number, kind)
+        finally:
+            await database.close()
+        return world.said
+
+    said = asyncio.run(scenario())
+
+    sours = [line for line in said if " 1 sours " in line]
+    assert "canary -> holdback 95 %" in sours[-2]
+    assert "holdback -> rolled_back 0 %: errors: " in sours[-1]
+    good = [line for line in said if " 2 good " in line]
+    assert "the holdback is over, and nothing spoke against it" in good[-1]
+
+
+def test_a_newer_release_ends_the_holdback_of_the_one_before(database_url: str) -> None:
+    async def scenario() -> None:
+        database = Database(database_url)
+        await database.open()
+        world = World(database, random.Random(5), HELD_BACK)
+        await world.begin()
+        try:
+            first = await world.open(1, "good")
+            for tick in range(TICKS_MAX):
+                await world.tick(first, "good", tick)
+                if (await world.releases.get(first)).release.stage is Stage.HOLDBACK:
+                    break
+            await world.end_run(await world.releases.get(first), RunState.PROMOTED)
+            second = await world.open(2, "good")
+            for tick in range(4):
+                await world.tick(second, "good", tick)
+            before, after = [(await world.releases.get(id_)).release for id_ in (first, second)]
+            assert (before.stage, after.stage) == (Stage.PROMOTED, Stage.CANARY)
+            # And the way back is closed while another is compared with it.
+            with pytest.raises(Rejected, match="roll it back first"):
+                await act(first, Signal.ABORT, "ana", "no", world.parts, NobodyWaits())
+        finally:
+            await database.close()
+
+    asyncio.run(scenario())
+
+
 def test_weeks_of_releases_end_as_each_candidate_deserves(
     database_url: str, request: pytest.FixtureRequest
 ) -> None:
@@ -264,7 +349,8 @@ def test_weeks_of_releases_end_as_each_candidate_deserves(
         world = World(database, chance)
         await world.begin()
         try:
-            for number, kind in enumerate(chance.sample(3 * list(ENDS), 18), 1):
+            kinds = [kind for kind in ENDS if kind != "sours"]
+            for number, kind in enumerate(chance.sample(3 * kinds, 18), 1):
                 assert await world.release(number, kind) is ENDS[kind], (number, kind)
                 world.clock.advance(timedelta(hours=chance.randrange(20, 60)))
         finally:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ratchet.adapters.postgres.codec import evidence_from_json, evidence_to_json
 from ratchet.core.analysis import (
-    EPOCH_UNITS,
-    Evidence,
+    Pending,
+    Recent,
     Sight,
-    Unit,
-    describe,
-    first_evidence,
+    Verdict,
+    breaker_limit,
     first_weight,
-    freeze_reference,
     judge,
-    next_weight_begins,
-    observe,
+    still_to_show,
 )
 from ratchet.core.artifact import VersionId
+from ratchet.core.evidence import Evidence, first_evidence, next_weight_begins, observe, ready
+from ratchet.core.findings import describe
+from ratchet.core.guards import ERRORS, LATENCY, with_always
 from ratchet.core.rollout import Release, ReleaseId, Signal, Stage, decide
 from ratchet.core.spec import ReleasePlan
+from tests.units import USUAL, drawn, units
 
-PLAN = ReleasePlan(units_per_notch=5)
+PLAN = ReleasePlan(notches_percent=(5, 50, 100), harm_budget=None, units_per_notch=5)
+BUDGET = ReleasePlan()
 SEEN = Sight(seconds_since_record=0.5, canary_engine_down_seconds=0.0)
-REFERENCE = freeze_reference([60.0 + number for number in range(100)])
+BEGUN = first_evidence(PLAN, USUAL)
 CANARY = Release(
     id=ReleaseId("r"),
     project="p",
@@ -40,199 +39,184 @@ CANARY = Release(
 )
 
 
-def units(
-    count: int, *, canary_every: int, canary_fails: bool = False, canary_ms: float = 100.0
-) -> list[Unit]:
-    """Units in which every so many is the canary's; the baseline takes 100 ms and never fails."""
-    found = []
-    for number in range(1, count + 1):
-        is_canary = number % canary_every == 0
-        found.append(
-            Unit(
-                sequence=number,
-                is_canary=is_canary,
-                failed=is_canary and canary_fails,
-                duration_ms=canary_ms if is_canary else 100.0,
-            )
-        )
-    return found
+def after(count: int, *, fails: bool = False, ms: float = 100.0, every: int = 20) -> Evidence:
+    stream = units(count, canary_every=every, canary_fails=fails, canary_ms=ms, weight=500)
+    return observe(BEGUN, stream, 500)
+
+
+def said_of(evidence: Evidence, sight: Sight = SEEN, release: Release = CANARY) -> Verdict:
+    return judge(release, PLAN, evidence, sight)
 
 
 def test_too_few_answers_are_no_reason_for_anything() -> None:
-    evidence = observe(Evidence(), units(40, canary_every=20), 0.1)
-
-    verdict = judge(CANARY, PLAN, evidence, SEEN)
+    verdict = said_of(after(40))
 
     assert verdict.signal is None
     assert "2 of 5 canary answers" in verdict.because
 
 
 def test_enough_answers_without_harm_are_a_climb() -> None:
-    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
-
-    verdict = judge(CANARY, PLAN, evidence, SEEN)
+    verdict = said_of(after(200))
 
     assert verdict.signal is Signal.HEALTHY
     assert "no evidence of harm" in verdict.because
 
 
 def test_a_canary_that_fails_is_rolled_back_with_its_numbers() -> None:
-    evidence = observe(Evidence(), units(200, canary_every=20, canary_fails=True), 0.1)
-
-    verdict = judge(CANARY, PLAN, evidence, SEEN)
+    verdict = said_of(after(200, fails=True))
 
     assert verdict.signal is Signal.UNHEALTHY
     assert "10 of 10 canary answers failed, 0 of 190 baseline answers" in verdict.because
 
 
 def test_a_slow_canary_is_rolled_back_for_its_latency() -> None:
-    known = Evidence(scale=REFERENCE)
-
-    evidence = observe(known, units(300, canary_every=20, canary_ms=400.0), 0.1)
-    verdict = judge(CANARY, PLAN, evidence, SEEN)
+    verdict = said_of(after(300, ms=400.0))
 
     assert verdict.signal is Signal.UNHEALTHY
-    assert verdict.because.startswith("latency: 15 of 15 canary answers took longer")
+    assert verdict.because.startswith("latency_p95: 15 of 15 canary answers took longer")
 
 
 def test_a_canary_slower_within_the_margin_is_not_worse() -> None:
-    known = Evidence(scale=REFERENCE)
-
-    evidence = observe(known, units(300, canary_every=20, canary_ms=109.0), 0.1)
-
-    assert evidence.log_e_latency <= 1e-9  # zero but for rounding
+    assert after(300, ms=109.0).meter(LATENCY.name).log_harm <= 1e-9  # zero but for rounding
 
 
 def test_silence_is_not_health() -> None:
-    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
     silent = replace(SEEN, seconds_since_record=PLAN.blind_hold_seconds + 1)
 
-    assert judge(CANARY, PLAN, evidence, silent).signal is Signal.BLIND
+    assert said_of(after(200), silent).signal is Signal.BLIND
 
 
 def test_harm_that_was_proven_rolls_back_even_when_nobody_sees_any_more() -> None:
-    evidence = observe(Evidence(), units(200, canary_every=20, canary_fails=True), 0.1)
     silent = replace(SEEN, seconds_since_record=999.0)
 
-    assert judge(CANARY, PLAN, evidence, silent).signal is Signal.UNHEALTHY
+    assert said_of(after(200, fails=True), silent).signal is Signal.UNHEALTHY
 
 
 def test_an_engine_that_stays_away_is_dead() -> None:
     gone = replace(SEEN, canary_engine_down_seconds=31.0)
 
-    assert judge(CANARY, PLAN, Evidence(), gone).signal is Signal.DEAD
+    assert said_of(BEGUN, gone).signal is Signal.DEAD
+
+
+def test_nobody_is_moved_onto_an_engine_that_is_not_there() -> None:
+    lost = replace(SEEN, baseline_engine_down_seconds=3.0, canary_engine_down_seconds=31.0)
+
+    verdict = said_of(after(200, fails=True), lost)
+
+    assert verdict.signal is None
+    assert "baseline's engine is down" in verdict.because
 
 
 def test_a_paused_canary_does_not_climb() -> None:
-    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
     paused = replace(CANARY, stage=Stage.PAUSED)
 
-    assert judge(paused, PLAN, evidence, SEEN).signal is None
+    assert said_of(after(200), release=paused).signal is None
+
+
+def test_a_frozen_canary_does_not_climb_and_still_falls() -> None:
+    frozen = replace(SEEN, freeze="fri 16:00 - mon 08:00")
+
+    climb, fall = said_of(after(200), frozen), said_of(after(200, fails=True), frozen)
+
+    assert climb.signal is None
+    assert "frozen (fri 16:00" in climb.because
+    assert fall.signal is Signal.UNHEALTHY
 
 
 def test_weak_evidence_of_harm_stops_the_climb_but_rolls_nothing_back() -> None:
-    few = units(100, canary_every=10)
-    few[9] = replace(few[9], failed=True)
-    few[19] = replace(few[19], failed=True)
+    few = units(100, canary_every=10, weight=500)
+    failed = units(20, canary_every=10, canary_fails=True, weight=500)
 
-    evidence = observe(Evidence(), few, 0.1)
-    verdict = judge(CANARY, PLAN, evidence, SEEN)
+    verdict = said_of(observe(BEGUN, [*failed, *few[20:]], 500))
 
     assert verdict.signal is None
     assert "no climb" in verdict.because
 
 
-def test_units_that_were_taken_are_not_taken_twice() -> None:
-    first = observe(Evidence(), units(120, canary_every=6), 0.1)
+def test_failures_in_a_row_open_the_breaker_while_the_baseline_is_well() -> None:
+    row = Recent(canary_failures_in_a_row=6, baseline_units=100, baseline_failed=0)
+    few = replace(row, canary_failures_in_a_row=4)
 
-    again = observe(first, units(120, canary_every=6), 0.1)
+    verdict = said_of(BEGUN, replace(SEEN, recent=row))
 
-    assert evidence_to_json(again) == evidence_to_json(first)
-
-
-def test_the_reference_is_frozen_from_the_baseline_before_it_is_bet_on() -> None:
-    few = [u for u in units(40, canary_every=20)]
-    waiting = observe(Evidence(), few, 0.1)
-    assert waiting.scale is None
-    assert len(waiting.warming_ms) == 38
-
-    more = [replace(u, sequence=u.sequence + 40) for u in units(40, canary_every=20)]
-    frozen = observe(waiting, more, 0.1)
-
-    assert frozen.scale is not None
-    assert frozen.scale.values() == pytest.approx([100.0] * 5)
-    assert frozen.warming_ms == ()
-    # Only the block after that was judged, and the canary was not slower in it.
-    assert -0.1 < frozen.log_e_latency <= 1e-9
+    assert verdict.signal is Signal.DEAD
+    assert "the last 6 canary answers failed, one after the other" in verdict.because
+    assert said_of(BEGUN, replace(SEEN, recent=few)).signal is None
 
 
-def test_quantiles_need_enough_answers() -> None:
-    scale = freeze_reference([float(i) for i in range(1, 101)])
-
-    assert freeze_reference([1.0] * 49) is None
-    assert scale is not None
-    assert scale.values() == pytest.approx([51.0, 76.0, 91.0, 96.0, 100.0])
-
-
-def test_a_new_notch_counts_from_zero_and_keeps_the_evidence() -> None:
-    evidence = observe(Evidence(), units(200, canary_every=20), 0.1)
-
-    after = next_weight_begins(evidence)
-
-    assert after.notch_units == 0
-    assert after.log_e == evidence.log_e
-    assert describe(after)["canary_units"] == 10.0
+@pytest.mark.parametrize(
+    ("baseline", "failed", "limit"),
+    # The worse the baseline, the longer the row that means something.
+    [(100, 0, 5), (100, 4, 7), (100, 10, 9), (100, 30, 16), (100, 50, None), (19, 0, None)],
+)
+def test_the_breaker_knows_how_often_the_baseline_fails(
+    baseline: int, failed: int, limit: int | None
+) -> None:
+    assert breaker_limit(Recent(baseline_units=baseline, baseline_failed=failed)) == limit
 
 
-def test_replaying_the_same_units_gives_the_same_bits() -> None:
-    chance = random.Random(5)
+def test_a_baseline_that_is_ill_is_nothing_to_be_promoted_against() -> None:
+    ill = Recent(baseline_units=40, baseline_failed=25)
+
+    verdict = said_of(after(200), replace(SEEN, recent=ill))
+
+    assert verdict.signal is None
+    assert "the baseline itself is ill: 25 of its last 40" in verdict.because
+
+
+def test_a_wrong_split_is_a_question_for_a_person() -> None:
+    stream = [replace(u, weight=500) for u in drawn(np.random.default_rng(3), 6_000, 1_000, (0, 0))]
+
+    verdict = said_of(observe(BEGUN, stream, 500))
+
+    assert verdict.signal is Signal.ASK
+    assert "not split as asked: 5.00% were to go to the canary, 11" in verdict.because
+
+
+def test_answers_that_never_end_on_both_sides_let_nothing_be_concluded() -> None:
     stream = [
-        Unit(i, chance.random() < 0.2, chance.random() < 0.05, chance.expovariate(0.01))
-        for i in range(1, 1500)
+        replace(unit, waiting_seconds=99.0) if number % 10 < 1 else unit
+        for number, unit in enumerate(units(400, canary_every=19, weight=500))
     ]
-    known = Evidence(scale=REFERENCE)
 
-    once, twice = (evidence_to_json(observe(known, stream, 0.1)) for _ in range(2))
-    assert once == twice
+    verdict = said_of(observe(BEGUN, ready(stream, 60.0).units, 500))
 
-
-def test_harm_that_begins_late_is_seen_sooner_with_new_capital() -> None:
-    evidence = Evidence()
-    for number in range(EPOCH_UNITS // 100 + 2):
-        batch = [replace(u, sequence=u.sequence + number * 100) for u in units(100, canary_every=5)]
-        evidence = observe(evidence, batch, 0.1)
-
-    assert evidence.epochs == 1
-    assert evidence.errors.capital.epoch == 1
+    assert verdict.signal is None
+    assert "baseline answers did not end within 60 s" in verdict.because
 
 
-BUDGET = ReleasePlan(notches_percent=(), harm_budget=100)
+def test_a_canary_that_stays_undecided_for_too_long_is_a_question_for_a_person() -> None:
+    long = replace(SEEN, seconds_since_start=PLAN.max_duration_seconds + 1)
+
+    verdict = said_of(after(60), long)
+
+    assert verdict.signal is Signal.ASK
+    assert "undecided" in verdict.because
 
 
 def ramped(
-    rates: tuple[float, float], *, slower: float = 1.0, blocks: int = 150, seed: int = 4
-) -> tuple[Release, Evidence, list[str]]:
-    """Play a harm-budgeted release, a block of 100 units every ten seconds."""
+    rates: tuple[float, float], *, slower: float = 1.0, blocks: int = 150, seed: int = 4,
+    plan: ReleasePlan = BUDGET,
+) -> tuple[Release, Evidence, list[str]]:  # fmt: skip
+    """Play a harm-budgeted release, a hundred units every ten seconds."""
     chance = np.random.default_rng(seed)
-    evidence = first_evidence(BUDGET, list(chance.lognormal(5.0, 0.4, 500)))
-    release = replace(CANARY, notches_percent=(), ramp_weight=first_weight(BUDGET))
+    usual = {LATENCY.name: list(chance.lognormal(5.0, 0.4, 500))}
+    evidence = first_evidence(plan, usual)
+    release = replace(CANARY, notches_percent=(), ramp_weight=first_weight(plan, 10.0))
     said: list[str] = []
     for number in range(blocks):
-        is_canary = chance.random(100) < release.weight / 10_000
-        failed = chance.random(100) < np.where(is_canary, rates[1], rates[0])
-        durations = chance.lognormal(5.0, 0.4, 100) * np.where(is_canary, slower, 1.0)
-        batch = [
-            Unit(number * 100 + place + 1, bool(c), bool(f), float(ms))
-            for place, (c, f, ms) in enumerate(zip(is_canary, failed, durations, strict=True))
-        ]
-        evidence = observe(evidence, batch, BUDGET.latency_margin, release.weight)
-        verdict = judge(release, BUDGET, evidence, replace(SEEN, seconds_since_verdict=10.0))
+        batch = drawn(
+            chance, 100, release.weight, rates, slower=slower, after=number * 100,
+            revision=number + 1,
+        )  # fmt: skip
+        evidence = observe(evidence, batch, release.weight)
+        verdict = judge(release, plan, evidence, replace(SEEN, seconds_since_verdict=10.0))
         said.append(verdict.because)
         if verdict.signal is None:
             continue
         release = decide(release, verdict.signal, verdict.weight).release
         evidence = next_weight_begins(evidence)
-        if release.stage.is_end:
+        if release.stage.is_end or release.stage is Stage.HELD:
             break
     return release, evidence, said
 
@@ -243,75 +227,124 @@ def test_a_good_release_climbs_by_its_budget_and_is_promoted_by_proof() -> None:
     assert release.stage is Stage.PROMOTED
     assert said[-1].startswith("proven after")
     assert any("four times as much" in words for words in said)
-    assert describe(evidence)["regression_max"] <= BUDGET.errors_margin
-    assert describe(evidence)["e_not_slower"] >= 100
+    numbers = describe(evidence)
+    assert numbers["regression_max"] <= ERRORS.margin
+    assert numbers["latency_p95.e_safe"] >= 100
 
 
 def test_a_bad_release_is_rolled_back_and_costs_less_than_its_budget() -> None:
     release, evidence, _ = ramped((0.01, 0.2))
 
     assert release.stage is Stage.ROLLED_BACK
-    assert evidence.failed.canary_units * 0.19 <= 100
+    assert evidence.fast.units.canary_units * 0.19 <= 100
+
+
+def test_a_budget_that_is_spent_without_proof_is_a_question_for_a_person() -> None:
+    release, _, said = ramped((0.02, 0.035), plan=replace(BUDGET, harm_budget=8.0))
+
+    assert (release.stage, release.asks, release.weight) == (Stage.HELD, True, 0)
+    assert "may be the whole harm budget of 8" in said[-1]
 
 
 def test_a_release_that_is_slower_by_less_than_can_be_excluded_is_not_promoted() -> None:
     release, evidence, said = ramped((0.0, 0.0), slower=1.1)
 
     assert release.stage is Stage.CANARY
-    assert "not slower by 10%" in said[-1]
-    assert evidence.failed.canary_units > 500
+    assert "latency_p95 not worse by 10%" in said[-1]
+    assert evidence.fast.units.canary_units > 500
 
 
-def test_before_there_is_proof_it_is_said_what_is_missing() -> None:
-    _, _, said = ramped((0.01, 0.01), blocks=3)
+def test_a_guard_that_need_not_be_proven_keeps_nobody_waiting() -> None:
+    relaxed = replace(LATENCY, must_be_proven=False)
+    plan = replace(BUDGET, guards=with_always([relaxed]))
 
-    assert "budget" in said[0] or "still to be shown" in said[0]
+    assert ramped((0.0, 0.0), slower=1.1, plan=plan)[0].stage is Stage.PROMOTED
+
+
+def test_before_there_is_proof_it_is_said_what_is_missing_and_how_long_it_may_take() -> None:
+    _, _, said = ramped((0.01, 0.01), blocks=12)
+
+    assert any("still to be shown" in words for words in said)
+    assert any("canary answers more" in words for words in said)
 
 
 def test_few_answers_are_no_proof_however_good_they_look() -> None:
-    known = first_evidence(BUDGET, [100.0, 150.0] * 40)
+    known = first_evidence(BUDGET, {LATENCY.name: [100.0, 150.0] * 40})
     release = replace(CANARY, notches_percent=(), ramp_weight=500)
     verdict = judge(release, BUDGET, known, SEEN)
 
     assert verdict.signal is None
-    assert "that at most 1.00% more answers fail and that they are not slower" in verdict.because
+    assert "at most 1.00% more answers fail; latency_p95 not worse by 10%" in verdict.because
 
 
-def test_units_of_one_arm_alone_prove_nothing() -> None:
-    known = first_evidence(BUDGET, [])
-    alone = observe(known, units(100, canary_every=1), 0.1, 10_000)
+def test_wide_margins_are_soon_shown_and_still_ask_for_enough_answers() -> None:
+    wide = with_always([replace(ERRORS, margin=0.5), replace(LATENCY, margin=5.0, tolerance=5.0)])
+    evidence = first_evidence(replace(BUDGET, guards=wide), USUAL)
 
-    assert alone.safety is not None
-    assert alone.safety.regression_max == 1.0
+    seen = observe(evidence, units(240, canary_every=2), 5_000)
+
+    assert still_to_show(seen) == ["200 canary answers"]
 
 
-def test_a_judge_that_is_killed_again_and_again_decides_bit_for_bit_the_same() -> None:
-    """A thousand kills: after each it begins with what was saved last, whenever it looks."""
-    chance = random.Random(9)
-    stream = [
-        Unit(i, chance.random() < 0.3, chance.random() < 0.03, chance.lognormvariate(5.0, 0.4))
-        for i in range(1, 12_001)
+def test_answers_that_are_not_judged_yet_count_as_shown() -> None:
+    release = replace(CANARY, notches_percent=(), ramp_weight=500)
+    evidence = observe(first_evidence(BUDGET, USUAL), units(400, canary_every=20), 500)
+    due = replace(SEEN, seconds_since_verdict=10.0)
+    hanging = replace(due, pending=Pending(canary_units=180, weight_units=1_800))
+
+    free, careful = (judge(release, BUDGET, evidence, sight) for sight in (due, hanging))
+
+    assert (free.signal, free.weight) == (Signal.MOVE, 2_000)
+    assert careful.signal is Signal.MOVE
+    assert careful.weight is not None
+    assert careful.weight < 500
+
+
+@pytest.mark.parametrize(
+    ("budget", "per_second", "weight"),
+    [(100, 0, 500), (100, 10, 500), (100, 1000, 10), (5, 1e6, 1)],
+)
+def test_with_much_traffic_a_canary_begins_with_less(
+    budget: float, per_second: float, weight: int
+) -> None:
+    assert first_weight(replace(BUDGET, harm_budget=budget), per_second) == weight
+
+
+HELD_BACK = replace(CANARY, stage=Stage.HOLDBACK, holdback_weight=500)
+HOLDING = replace(BUDGET, holdback_seconds=3_600.0)
+
+
+def test_a_holdback_goes_on_judging_with_the_roles_swapped() -> None:
+    # One in twenty still has the old version, and it does better.
+    swapped = [
+        replace(unit, is_canary=not unit.is_canary, values=other.values, weight=9_500)
+        for unit, other in zip(
+            units(400, canary_every=20),
+            units(400, canary_every=20, canary_fails=True),
+            strict=True,
+        )
     ]
-    begun = first_evidence(BUDGET, [100.0, 150.0, 200.0] * 40)
-    undisturbed = observe(begun, stream, 0.1, 3_000)
+    worse = [
+        replace(unit, values=units(1, canary_every=1, canary_fails=True)[0].values)
+        if unit.is_canary and unit.sequence % 3 == 0
+        else replace(unit, values=units(1, canary_every=2)[0].values)
+        for unit in swapped
+    ]
 
-    saved, there, kills = begun, 0, 0
-    while there < len(stream) or kills < 1_000:
-        there = min(len(stream), there + chance.randrange(40))
-        looked = observe(saved, stream[:there], 0.1, 3_000)
-        if chance.random() < 0.8:
-            kills += 1  # before it could save
-            continue
-        saved = evidence_from_json(json.loads(json.dumps(evidence_to_json(looked))))
-    saved = observe(saved, stream, 0.1, 3_000)
+    quiet = judge(HELD_BACK, HOLDING, first_evidence(HOLDING, USUAL), SEEN)
+    harmed = judge(HELD_BACK, HOLDING, observe(first_evidence(HOLDING, USUAL), worse, 9_500), SEEN)
 
-    assert kills >= 1_000
-    assert evidence_to_json(saved) == evidence_to_json(undisturbed)
+    assert quiet.signal is None
+    assert "5% keep the old version, 60 minutes more" in quiet.because
+    assert harmed.signal is Signal.UNHEALTHY
+    assert decide(HELD_BACK, Signal.UNHEALTHY).release.stage is Stage.ROLLED_BACK
 
 
-def test_units_that_make_no_block_yet_wait() -> None:
-    some = observe(Evidence(), units(30, canary_every=5), 0.1)
-    more = observe(some, units(45, canary_every=5), 0.1)
+def test_a_holdback_ends_when_its_time_is_over_or_its_engine_is_gone() -> None:
+    over = replace(SEEN, seconds_since_verdict=3_601.0)
+    gone = replace(SEEN, baseline_engine_down_seconds=31.0)
 
-    assert (some.watermark, some.failed.units) == (20, 20)
-    assert (more.watermark, more.failed.units) == (40, 40)
+    for sight in (over, gone):
+        assert judge(HELD_BACK, HOLDING, BEGUN, sight).signal is Signal.OVER
+    died = judge(HELD_BACK, HOLDING, BEGUN, replace(SEEN, canary_engine_down_seconds=31.0))
+    assert died.signal is Signal.DEAD

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from ratchet.core.guards import ERRORS, with_always
 from ratchet.core.planning import Traffic, forecast
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.limits import divergence, units_to_exclude, units_to_find
@@ -13,7 +16,8 @@ TRAFFIC = Traffic(per_second=10.0, error_rate=0.01)
 
 def plan(budget: float | None, margin: float = 0.01) -> ReleasePlan:
     notches = (5, 100) if budget is None else ()
-    return ReleasePlan(notches_percent=notches, harm_budget=budget, errors_margin=margin)
+    guards = with_always([replace(ERRORS, margin=margin)])
+    return ReleasePlan(notches_percent=notches, harm_budget=budget, guards=guards)
 
 
 def test_the_limits_are_those_of_the_study() -> None:

@@ -6,61 +6,53 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ratchet.core.analysis import (
-    Evidence,
-    Unit,
-    describe,
-    first_evidence,
-    next_weight_begins,
-    observe,
-    still_to_show,
-)
-from ratchet.core.replay import AtWeight, Recorded, otherwise, replay
+from ratchet.core.evidence import Evidence, Unit, first_evidence, next_weight_begins, observe
+from ratchet.core.findings import describe
+from ratchet.core.guards import KNOWN, LATENCY, Group, with_always
+from ratchet.core.replay import Recorded, otherwise, replay
 from ratchet.core.spec import ReleasePlan
+from tests.units import USUAL, units
 
-PLAN = ReleasePlan()
-BUDGETED = ReleasePlan(notches_percent=(), harm_budget=100, latency_margin=0.2)
-BEGUN = first_evidence(PLAN, [60.0 + number for number in range(100)])
+PLAN = ReleasePlan(notches_percent=(5, 50, 100), harm_budget=None)
+WIDER = with_always([replace(LATENCY, margin=0.2, tolerance=0.2)])
+BUDGETED = ReleasePlan(guards=WIDER)
+BEGUN = first_evidence(PLAN, USUAL)
 
 
-def units(count: int, *, after: int = 0, fails: bool = False, canary_every: int = 2) -> list[Unit]:
-    """Answers of 80 to 119 ms; every so many are the canary's, and none else fails."""
-    return [
-        Unit(
-            sequence=number,
-            is_canary=(is_canary := number % canary_every == 0),
-            failed=is_canary and fails,
-            duration_ms=80.0 + (number // canary_every) % 40,
-        )
-        for number in range(after + 1, after + count + 1)
-    ]
+def part(
+    count: int, weight: int, revision: int, *, after: int = 0, fails: bool = False, every: int = 2
+) -> list[Unit]:
+    """Answers of 80 to 119 ms, of both arms alike."""
+    return units(
+        count, canary_every=every, canary_fails=fails, after=after, weight=weight,
+        revision=revision, ms=lambda number: 80.0 + number % 40,
+    )  # fmt: skip
 
 
 def verdict(signal: str, weight_percent: float, evidence: Evidence) -> Recorded:
-    numbers = {k: v for k, v in describe(evidence).items() if math.isfinite(v)}
-    return Recorded(signal, weight_percent, "", numbers)
+    watermarks = {group: stream.watermark for group, stream in evidence.streams.items()}
+    return Recorded(signal, weight_percent, "", describe(evidence), watermarks)
 
 
-def lived(parts: Sequence[AtWeight]) -> list[Recorded]:
-    """What a judge stores that looks at every sixty units and moves after each part."""
-    evidence, found = BEGUN, [verdict("started", parts[0].weight / 100, BEGUN)]
-    for number, part in enumerate(parts):
-        for end in range(60, len(part.units) + 60, 60):
-            evidence = observe(evidence, part.units[:end], PLAN.latency_margin, part.weight)
-        following = parts[number + 1].weight / 100 if number + 1 < len(parts) else 0.0
-        found.append(verdict("healthy", following, evidence))
+def lived(parts: Sequence[Sequence[Unit]]) -> list[Recorded]:
+    """What a judge stores that looks at every seventy units and moves after each part."""
+    evidence, found = BEGUN, [verdict("started", 5.0, BEGUN)]
+    stream: list[Unit] = []
+    for some in parts:
+        for end in range(70, len(some) + 70, 70):
+            evidence = observe(evidence, [*stream, *some[:end]], some[0].weight)
+        stream += some
+        found.append(verdict("healthy", 50.0, evidence))
         evidence = next_weight_begins(evidence)
     return found
 
 
-PARTS = [
-    AtWeight(500, units(400, canary_every=10)),
-    AtWeight(5_000, units(250, after=500, fails=True)),
-]
+PARTS = [part(410, 500, 1, every=10), part(250, 5_000, 2, after=500, fails=True)]
+UNITS = {Group.FAST: [unit for some in PARTS for unit in some]}
 
 
 def test_every_verdict_comes_out_again() -> None:
-    again = list(replay(PLAN, BEGUN, PARTS, lived(PARTS)))
+    again = list(replay(BEGUN, UNITS, lived(PARTS)))
 
     assert [each.recorded.signal for each in again] == ["started", "healthy", "healthy"]
     assert [each.differences for each in again] == [[], [], []]
@@ -70,39 +62,35 @@ def test_every_verdict_comes_out_again() -> None:
 def test_a_number_that_was_changed_is_named() -> None:
     recorded = lived(PARTS)
     touched = dict(recorded[-1].numbers)
-    touched["e_errors"] = math.nextafter(touched["e_errors"], math.inf)
+    touched["errors.e"] = math.nextafter(touched["errors.e"], math.inf)
     recorded[-1] = replace(recorded[-1], numbers=touched)
 
-    again = list(replay(PLAN, BEGUN, PARTS, recorded))
+    again = list(replay(BEGUN, UNITS, recorded))
 
-    assert [each.differences for each in again] == [[], [], ["e_errors"]]
+    assert [each.differences for each in again] == [[], [], ["errors.e"]]
 
 
 def test_units_that_are_gone_make_a_difference() -> None:
-    kept = [PARTS[0]]
-
-    again = list(replay(PLAN, BEGUN, kept, lived(PARTS)))
+    again = list(replay(BEGUN, {Group.FAST: PARTS[0]}, lived(PARTS)))
 
     assert again[1].differences == []
     assert "canary_units" in again[2].differences
 
 
-def test_a_verdict_that_moves_nothing_keeps_the_weight_and_its_units() -> None:
-    part = AtWeight(5_000, units(240))
-    evidence = observe(BEGUN, part.units[:120], PLAN.latency_margin, part.weight)
-    later = observe(evidence, part.units, PLAN.latency_margin, part.weight)
-    recorded = [
-        verdict("started", 50.0, BEGUN),
-        verdict("pause", 50.0, evidence),
-        verdict("resume", 50.0, later),
-    ]
+def test_a_look_that_ended_with_a_short_block_comes_out_again() -> None:
+    stream = UNITS[Group.FAST]
+    # The first unit of the new weight ends the block that was left at the old one.
+    looked = observe(BEGUN, stream[:411], 5_000)
+    assert looked.watermark == 410
 
-    assert [each.differences for each in replay(PLAN, BEGUN, [part], recorded)] == [[], [], []]
+    [again] = replay(BEGUN, UNITS, [verdict("pause", 50.0, looked)])
+
+    assert again.differences == []
 
 
 def test_other_rules_on_the_same_units() -> None:
-    harmful = otherwise(PLAN, BEGUN, PARTS)
-    harmless = [AtWeight(5_000, units(6_000))]
+    harmful = otherwise(PLAN, BEGUN, UNITS)
+    harmless = {Group.FAST: part(6_000, 5_000, 1)}
 
     assert harmful.decision == "rolled back"
     assert 400 < harmful.units < 650
@@ -110,15 +98,18 @@ def test_other_rules_on_the_same_units() -> None:
     assert otherwise(PLAN, BEGUN, harmless).decision == "undecided"
     proven = otherwise(BUDGETED, BEGUN, harmless)
     assert (proven.decision, proven.canary_units >= 200) == ("promoted", True)
-    assert otherwise(BUDGETED, BEGUN, [AtWeight(5_000, units(100))]).decision == "undecided"
+    assert otherwise(BUDGETED, BEGUN, {Group.FAST: part(100, 5_000, 1)}).decision == "undecided"
+    assert otherwise(BUDGETED, BEGUN, {}).units == 0
 
 
-def test_wide_margins_are_soon_shown_and_still_ask_for_enough_answers() -> None:
-    wide = replace(BUDGETED, errors_margin=0.5, latency_margin=5.0)
-    begun = first_evidence(wide, [60.0 + number for number in range(100)])
-    seen = observe(begun, units(240), wide.latency_margin, 5_000)
+def test_a_guard_that_the_release_did_not_have_learns_from_its_first_units() -> None:
+    stricter = replace(BUDGETED, guards=(*WIDER, KNOWN["ttft_p95"]))
+    slower = [
+        replace(unit, values={**unit.values, "ttft_p95": 900.0})
+        if unit.is_canary and unit.sequence > 300
+        else unit
+        for unit in part(2_000, 5_000, 1)
+    ]
 
-    assert seen.safety is not None
-    assert still_to_show(wide, seen.failed, seen.safety) == ["200 canary answers"]
-    assert otherwise(wide, begun, [AtWeight(5_000, units(240))]).decision == "undecided"
-    assert otherwise(wide, begun, [AtWeight(5_000, units(420))]).decision == "promoted"
+    assert otherwise(stricter, BEGUN, {Group.FAST: slower}).decision == "rolled back"
+    assert otherwise(BUDGETED, BEGUN, {Group.FAST: slower}).decision != "rolled back"

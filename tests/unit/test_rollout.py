@@ -59,7 +59,7 @@ def test_a_healthy_release_climbs_every_notch_then_becomes_the_baseline() -> Non
         SetCanaryWeight(5000),
         SetCanaryWeight(10_000),
         MakeBaseline(NEW),
-        RetireEngine(OLD, after_holdback=True),
+        RetireEngine(OLD),
     ]
 
 
@@ -67,7 +67,7 @@ def test_evidence_of_harm_takes_the_canary_to_zero_and_retires_its_engine() -> N
     release, issued = play(fresh(), Signal.READY, Signal.UNHEALTHY)
 
     assert release.stage is Stage.ROLLED_BACK
-    assert issued[-2:] == [SetCanaryWeight(0), RetireEngine(NEW, after_holdback=False)]
+    assert issued[-2:] == [SetCanaryWeight(0), RetireEngine(NEW)]
 
 
 def test_a_hold_takes_the_weight_and_a_resume_gives_back_the_same_notch() -> None:
@@ -95,6 +95,40 @@ def test_a_promoted_release_goes_back_to_the_old_baseline_when_a_person_says_so(
     assert back.stage is Stage.ROLLED_BACK
     assert MakeBaseline(OLD) in issued
     assert SetCanaryWeight(0) in issued
+
+
+def test_after_a_promotion_some_keep_the_old_version_until_the_holdback_is_over() -> None:
+    canary, _ = play(fresh(holdback_weight=500), Signal.READY)
+
+    held_back, issued = play(canary, Signal.PROMOTE)
+    over, after = play(held_back, Signal.OVER)
+    back, returned = play(held_back, Signal.UNHEALTHY)
+
+    assert (held_back.stage, held_back.weight) == (Stage.HOLDBACK, 9_500)
+    assert issued == [SetCanaryWeight(9_500), MakeBaseline(NEW)]
+    assert (over.stage, over.weight) == (Stage.PROMOTED, 10_000)
+    assert RetireEngine(OLD) in after
+    assert (back.stage, back.weight) == (Stage.ROLLED_BACK, 0)
+    assert MakeBaseline(OLD) in returned
+
+
+def test_a_person_who_is_asked_gives_more_or_decides() -> None:
+    asked, issued = play(fresh(), Signal.READY, Signal.ASK)
+
+    extended, _ = play(asked, Signal.EXTEND)
+    promoted, _ = play(asked, Signal.PROMOTE)
+
+    assert (asked.stage, asked.asks, issued[-1]) == (Stage.HELD, True, SetCanaryWeight(0))
+    assert (extended.stage, extended.asks, extended.weight) == (Stage.CANARY, False, 500)
+    assert promoted.stage is Stage.PROMOTED
+
+
+def test_a_release_that_never_had_traffic_moves_none_when_it_is_given_up() -> None:
+    for signal in (Signal.DEAD, Signal.ABORT):
+        gone, issued = play(fresh(), signal)
+
+        assert gone.stage is Stage.ROLLED_BACK
+        assert issued == [RetireEngine(NEW)]
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -166,10 +200,18 @@ def test_the_diagram_in_the_reference_is_drawn_from_the_table() -> None:
 @pytest.mark.parametrize("notches", [(), (5, 50), (50, 5, 100), (5, 5, 100), (0, 100)])
 def test_notches_rise_from_at_least_one_to_all(notches: tuple[int, ...]) -> None:
     with pytest.raises(Rejected, match="notches must"):
-        ReleasePlan(notches_percent=notches)
+        ReleasePlan(notches_percent=notches, harm_budget=None)
 
 
-@pytest.mark.parametrize(("budget", "margin"), [(0.0, 0.01), (5.0, 0.0)])
-def test_a_budget_that_cannot_be_meant_is_refused(budget: float, margin: float) -> None:
-    with pytest.raises(Rejected, match="above 0"):
-        ReleasePlan(notches_percent=(), harm_budget=budget, errors_margin=margin)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"harm_budget": 0.0}, "above 0"),
+        ({"notches_percent": (5, 100)}, "either notches or harm_budget"),
+        ({"holdback_share": 0.6}, "holdback_share"),
+        ({"freeze": ("friday",)}, "fri 16:00"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(Rejected, match=words):
+        ReleasePlan(**changes)  # type: ignore[arg-type]

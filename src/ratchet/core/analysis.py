@@ -1,255 +1,90 @@
-"""The live judge: evidence in, verdict with `because` out.
-
-The unit is a conversation's first request at a notch (a request without a conversation is its
-own).  Units enter in the order in which their records arrived, in blocks of twenty that never span
-a change of weight; inside a notch every unit was assigned with the same probability, so any
-grouping that is blind to the arm keeps the labels exchangeable.  Only first attempts count: what a
-retry saved was still a failure.
-
-Guarded are errors and latency, each an e-process (`stats.harm`): errors as a yes-or-no metric;
-latency half as a whole and half as "slower than the p50, p75, p90, p95, p99 of the baseline before
-the release", after the canary's time is divided by one plus the margin.  Both share one filtration,
-so they are averaged.
-"""
+"""The live judge: evidence in, verdict with `because` out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ratchet.core import ramp
+from ratchet.core.evidence import Evidence
+from ratchet.core.findings import (
+    LOG_THRESHOLD,
+    Finding,
+    accuse,
+    claim,
+    describe,
+    findings,
+    regression_max,
+)
 from ratchet.core.ramp import Exposure, Ramp, next_weight
 from ratchet.core.rollout import Release, Signal, Stage
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.spec import ReleasePlan
-from ratchet.stats.betting import MARGINS, RegressionBound
-from ratchet.stats.exchangeable import SCORE_MAX
-from ratchet.stats.harm import QUANTILES, Scale, Shift, Slower, YesNo, scale_of
 
-# Chance that a release which is no worse is ever rolled back.
-FALSE_ROLLBACK_RATE = 0.01
-LOG_THRESHOLD = math.log(1.0 / FALSE_ROLLBACK_RATE)
 # Evidence this strong is no proof, but reason enough not to show the canary to more people.
 LOG_YELLOW = math.log(3.0)
-# Baseline answers needed before their spread means anything.  Fewer cost power, not validity.
-REFERENCE_UNITS_MIN = 50
-# Of each block, exactly: small enough to be there soon, large enough to hold both arms (blocks of
-# two take twice as many canary answers to see a regression, of a hundred no fewer).  And since a
-# block does not depend on when one looks, a judge that was killed decides as one that was not.
-BLOCK_UNITS = 20
-# A regression may begin late: capital is put in anew after so many units.
-EPOCH_UNITS = 3_000
 # A chosen weight stands for so long at least: every move is a push to all gateways.
 MOVE_SECONDS_MIN = 10.0
 # And is not worth a move for less than this share.
 MOVE_SHARE_MIN = 0.1
 # Fewer canary answers are no ground for a promotion, however good they look.
 PROOF_UNITS_MIN = 200
+# A crashed engine restarts in seconds; one that stays away this long is not coming back.
+ENGINE_DOWN_SECONDS_MAX = 30.0
+# The split is checked at an error rate of its own.
+LOG_SPLIT = math.log(1.0 / 0.001)
+# Of the baseline's units, so many may go without a record before nothing is concluded.
+CENSORED_SHARE_MAX = 0.05
+CENSORED_UNITS_MIN = 100
+# A baseline that fails this often is nothing to compare with, and nothing to promote against.
+SICK_SHARE = 0.5
+SICK_UNITS_MIN = 20
+# The breaker: failures in a row, so many that a canary which is no worse gives them once in a
+# thousand releases of so many answers.
+BREAKER_IN_A_ROW_MIN = 5
+BREAKER_RISK = 0.001
+BREAKER_UNITS = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One judged unit, as the gateway saw it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recent:
+    """The newest records, in the order in which answers ended."""
 
-    sequence: int
-    """Position in order of arrival."""
-    is_canary: bool
-    failed: bool
-    duration_ms: float
+    canary_failures_in_a_row: int = 0
+    baseline_units: int = 0
+    baseline_failed: int = 0
+
+    @property
+    def is_baseline_sick(self) -> bool:
+        enough = self.baseline_units >= SICK_UNITS_MIN
+        return enough and self.baseline_failed >= SICK_SHARE * self.baseline_units
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Units and bad ones, of both arms together and of the canary alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Units that were assigned and are not judged yet."""
 
-    units: int = 0
     canary_units: int = 0
-    bad: int = 0
-    canary_bad: int = 0
-
-    def add(self, bad: NDArray[np.bool_], is_canary: NDArray[np.bool_]) -> Tally:
-        return Tally(
-            self.units + len(bad),
-            self.canary_units + int(is_canary.sum()),
-            self.bad + int(bad.sum()),
-            self.canary_bad + int((bad & is_canary).sum()),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Safety:
-    """Evidence that the canary is not worse by more than the margins: what a promotion needs
-    where the weight is chosen by a harm budget."""
-
-    errors: RegressionBound
-    latency: Shift = field(default_factory=Shift.fresh)
-    """Against "slower by the margin or more"."""
-
-    @classmethod
-    def against(cls, errors_margin: float) -> Safety:
-        return cls(RegressionBound.fresh((), np.unique(np.append(MARGINS, errors_margin))))
-
-    @property
-    def regression_max(self) -> float:
-        """Upper bound on how much more often the canary fails."""
-        return float(self.errors.upper(FALSE_ROLLBACK_RATE))
-
-    @property
-    def log_e_latency(self) -> float:
-        return float(self.latency.log_e)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """Everything the judge remembers of a release.  It is stored with the release.
-
-    Two evidences of one release with the same watermark are the same.
-    """
-
-    errors: YesNo = field(default_factory=YesNo.fresh)
-    latency: Slower = field(default_factory=Slower.fresh)
-    failed: Tally = field(default_factory=Tally)
-    slow: tuple[Tally, ...] = tuple(Tally() for _ in QUANTILES)
-    """Slower than each of the baseline's quantiles."""
-    scale: Scale | None = None
-    """Of the baseline's durations, frozen; None until enough were seen."""
-    warming_ms: tuple[float, ...] = ()
-    """Baseline durations gathered while there is no scale yet."""
-    watermark: int = 0
-    """Sequence of the last unit that was taken."""
-    notch_units: int = 0
-    """Canary units at the current weight."""
     weight_units: int = 0
-    """Of both arms, at the current weight."""
-    safety: Safety | None = None
-    """Where a release is promoted by proof."""
-    epochs: int = 0
-    """Times that capital was put in anew."""
-
-    @property
-    def log_e(self) -> float:
-        """ln of the evidence of harm: half errors, half latency."""
-        halves = np.logaddexp(self.errors.log_e, self.latency.log_e)
-        return float(halves) - math.log(2.0)
-
-    @property
-    def log_e_errors(self) -> float:
-        return float(self.errors.log_e)
-
-    @property
-    def log_e_latency(self) -> float:
-        return float(self.latency.log_e)
+    """Of both arms, at the present weight."""
 
 
-def freeze_reference(durations_ms: Sequence[float]) -> Scale | None:
-    """The baseline's spread, or nothing when there are too few answers to have one."""
-    if len(durations_ms) < REFERENCE_UNITS_MIN:
-        return None
-    return scale_of(np.asarray(durations_ms, dtype=np.float64), is_logarithmic=True)
-
-
-def first_evidence(plan: ReleasePlan, baseline_ms: Sequence[float]) -> Evidence:
-    """As a release begins; releases without units learn from the baseline's own past what "slow"
-    means."""
-    safety = None if plan.harm_budget is None else Safety.against(plan.errors_margin)
-    return Evidence(scale=freeze_reference(baseline_ms), safety=safety)
-
-
-def first_weight(plan: ReleasePlan) -> int:
-    """Of 10,000, where the weight is chosen; 0 for a plan with notches."""
-    return 0 if plan.harm_budget is None else round(ramp_of(plan).first * WEIGHT_TOTAL)
-
-
-def observe(
-    evidence: Evidence, units: Sequence[Unit], latency_margin: float, weight: int = 0
-) -> Evidence:
-    """Take units that were all assigned at the current weight, of 10,000, in whole blocks; the rest
-    waits for more.  Units already taken are skipped.  The weight is needed for proof only."""
-    fresh = sorted(
-        (unit for unit in units if unit.sequence > evidence.watermark), key=lambda u: u.sequence
-    )
-    for start in range(0, len(fresh) - BLOCK_UNITS + 1, BLOCK_UNITS):
-        block = fresh[start : start + BLOCK_UNITS]
-        evidence = _observe_block(evidence, block, latency_margin, weight / WEIGHT_TOTAL)
-    return evidence
-
-
-def _observe_block(
-    evidence: Evidence, block: Sequence[Unit], latency_margin: float, share: float
-) -> Evidence:
-    if evidence.failed.units >= (evidence.epochs + 1) * EPOCH_UNITS:
-        evidence = replace(
-            evidence,
-            errors=evidence.errors.begin_epoch(),
-            latency=evidence.latency.begin_epoch(),
-            epochs=evidence.epochs + 1,
-        )
-    is_canary = np.array([unit.is_canary for unit in block])
-    failed = np.array([unit.failed for unit in block])
-    evidence = replace(
-        evidence,
-        errors=evidence.errors.observe_units(failed, is_canary),
-        failed=evidence.failed.add(failed, is_canary),
-        watermark=block[-1].sequence,
-        notch_units=evidence.notch_units + int(is_canary.sum()),
-        weight_units=evidence.weight_units + len(block),
-        safety=_safer(evidence.safety, failed, is_canary, share),
-    )
-    if evidence.scale is None:
-        # The bets of a block must be fixed before it, so this block only teaches.
-        answered = (u.duration_ms for u in block if not u.is_canary and not u.failed)
-        warming = (*evidence.warming_ms, *answered)
-        scale = freeze_reference(warming)
-        return replace(evidence, scale=scale, warming_ms=() if scale else warming)
-    durations = np.array([unit.duration_ms for unit in block], dtype=np.float64)
-    allowed = np.where(is_canary, durations / (1.0 + latency_margin), durations)
-    # A failure is slower than anything: it never gave an answer.
-    scores = np.where(failed, SCORE_MAX, evidence.scale.scores(allowed))
-    bounds = np.array(evidence.scale.bounds)
-    safety = evidence.safety
-    if safety is not None:
-        # The canary's time is divided by one plus the margin: "not faster now" is "slower by it".
-        safety = replace(safety, latency=safety.latency.observe(-scores, is_canary))
-    return replace(
-        evidence,
-        safety=safety,
-        latency=evidence.latency.observe(scores, is_canary, bounds),
-        slow=tuple(
-            tally.add(scores > bound, is_canary)
-            for tally, bound in zip(evidence.slow, bounds, strict=True)
-        ),
-    )
-
-
-def _safer(
-    safety: Safety | None, failed: NDArray[np.bool_], is_canary: NDArray[np.bool_], share: float
-) -> Safety | None:
-    if safety is None or not 0 < share < 1:
-        return safety
-    arms = [
-        (np.asarray(mine.sum()), np.asarray((failed & mine).sum(), dtype=np.float64))
-        for mine in (is_canary, ~is_canary)
-    ]
-    return replace(safety, errors=safety.errors.observe(np.asarray(share), arms[0], arms[1]))
-
-
-def next_weight_begins(evidence: Evidence) -> Evidence:
-    """Evidence as another weight begins: what was learned stays, the counts start again."""
-    return replace(evidence, notch_units=0, weight_units=0)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What is known besides the evidence: telemetry and the canary's engine."""
+    """What is known besides the evidence: telemetry, engines, the clock."""
 
     seconds_since_record: float
     """Since the newest access record of either arm, or since the release last moved."""
     canary_engine_down_seconds: float
+    baseline_engine_down_seconds: float = 0.0
     seconds_since_verdict: float = 0.0
     """Since the weight was last chosen."""
+    seconds_since_start: float = 0.0
+    """Since the canary first got traffic."""
+    recent: Recent = field(default_factory=Recent)
+    pending: Pending = field(default_factory=Pending)
+    freeze: str = ""
+    """The window in which nothing goes up, as the plan has it; empty outside of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,30 +98,128 @@ class Verdict:
     """Of 10,000, with `MOVE`."""
 
 
-# A crashed engine restarts in seconds; one that stays away this long is not coming back.
-ENGINE_DOWN_SECONDS_MAX = 30.0
-
-
 def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
     """The verdict on a live canary.  Missing metrics are not health."""
     numbers = describe(evidence)
-    if sight.canary_engine_down_seconds > ENGINE_DOWN_SECONDS_MAX:
-        down = sight.canary_engine_down_seconds
-        return Verdict(Signal.DEAD, f"no engine of the canary for {down:.0f} s", numbers)
-    if evidence.log_e >= LOG_THRESHOLD:
-        return Verdict(Signal.UNHEALTHY, _accuse(evidence), numbers)
-    if sight.seconds_since_record > plan.blind_hold_seconds:
-        silent = sight.seconds_since_record
-        return Verdict(
-            Signal.BLIND,
-            f"no access record for {silent:.0f} s, the plan allows "
-            f"{plan.blind_hold_seconds:.0f} s: nobody can see how the canary does",
-            numbers,
-        )
-    if release.stage is Stage.PAUSED:
-        return Verdict(None, "paused by a person", numbers)
+    if release.stage is Stage.HOLDBACK:
+        return _judge_holdback(plan, evidence, sight)
+    signal, because = (
+        _harm(evidence, sight)
+        or _blindness(plan, sight)
+        or _reason_to_wait(release, sight)
+        or _reason_to_ask(plan, evidence, sight)
+        or (None, "")
+    )
+    if because:
+        return Verdict(signal, because, numbers)
     if plan.harm_budget is not None:
         return _judge_ramp(release, plan, evidence, sight)
+    return _judge_notch(release, plan, evidence)
+
+
+def _judge_holdback(plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
+    """Roles are swapped: few have the old version, and the question is still the same."""
+    numbers = describe(evidence)
+    if sight.baseline_engine_down_seconds > ENGINE_DOWN_SECONDS_MAX:
+        down = sight.baseline_engine_down_seconds
+        return Verdict(Signal.OVER, f"the old version's engine is down for {down:.0f} s", numbers)
+    if found := _harm(evidence, sight):
+        return Verdict(*found, numbers)
+    if sight.seconds_since_verdict >= plan.holdback_seconds:
+        return Verdict(Signal.OVER, "the holdback is over, and nothing spoke against it", numbers)
+    left = plan.holdback_seconds - sight.seconds_since_verdict
+    return Verdict(
+        None,
+        f"promoted; {plan.holdback_share:.0%} keep the old version, {left / 60:.0f} minutes more",
+        numbers,
+    )
+
+
+Word = tuple[Signal | None, str]
+
+
+def _harm(evidence: Evidence, sight: Sight) -> Word | None:
+    """Away with it, whatever else is."""
+    if sight.baseline_engine_down_seconds > 0:
+        # Whatever the canary does: nobody is moved to an engine that is not there.
+        down = sight.baseline_engine_down_seconds
+        return None, f"the baseline's engine is down for {down:.0f} s: nothing moves onto it"
+    if sight.canary_engine_down_seconds > ENGINE_DOWN_SECONDS_MAX:
+        return Signal.DEAD, f"no engine of the canary for {sight.canary_engine_down_seconds:.0f} s"
+    if evidence.log_harm >= LOG_THRESHOLD:
+        return Signal.UNHEALTHY, accuse(evidence)
+    row, limit = sight.recent.canary_failures_in_a_row, breaker_limit(sight.recent)
+    if limit is not None and row >= limit:
+        recent = sight.recent
+        return Signal.DEAD, (
+            f"the last {row} canary answers failed, one after the other; "
+            f"{recent.baseline_failed} of the last {recent.baseline_units} baseline answers"
+        )
+    return None
+
+
+def breaker_limit(recent: Recent) -> int | None:
+    """Failures in a row that open the breaker; None while too little is known of the baseline, or
+    it is no better itself."""
+    if recent.baseline_units < SICK_UNITS_MIN or recent.is_baseline_sick:
+        return None
+    rate = (recent.baseline_failed + 1) / (recent.baseline_units + 1)
+    needed = math.log(BREAKER_RISK / BREAKER_UNITS) / math.log(rate)
+    return max(BREAKER_IN_A_ROW_MIN, math.ceil(needed))
+
+
+def _blindness(plan: ReleasePlan, sight: Sight) -> Word | None:
+    silent = sight.seconds_since_record
+    if silent <= plan.blind_hold_seconds:
+        return None
+    return Signal.BLIND, (
+        f"no access record for {silent:.0f} s, the plan allows {plan.blind_hold_seconds:.0f} s: "
+        "nobody can see how the canary does"
+    )
+
+
+def _reason_to_wait(release: Release, sight: Sight) -> Word | None:
+    """Nothing goes up meanwhile."""
+    if release.stage is Stage.PAUSED:
+        return None, "paused by a person"
+    recent = sight.recent
+    if recent.is_baseline_sick:
+        return None, (
+            f"the baseline itself is ill: {recent.baseline_failed} of its last "
+            f"{recent.baseline_units} answers failed; nothing is concluded from that"
+        )
+    if sight.freeze:
+        return None, f"frozen ({sight.freeze}): harm still rolls back, nothing goes up"
+    return None
+
+
+def _reason_to_ask(plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Word | None:
+    """No more can be learned like this: a person must decide."""
+    if evidence.split.log_e >= LOG_SPLIT:
+        split = evidence.split
+        return Signal.ASK, (
+            f"the traffic is not split as asked: {split.share:.2%} were to go to the canary, "
+            f"{split.realised:.2%} of {split.units} did"
+        )
+    cut = evidence.censored
+    if cut.baseline_units >= CENSORED_UNITS_MIN:
+        missing = cut.total - cut.canary_total
+        if missing > CENSORED_SHARE_MAX * cut.baseline_units:
+            return None, (
+                f"{missing:.0f} of {cut.baseline_units} baseline answers did not end within "
+                f"{plan.deadline_seconds:.0f} s or left no record: nothing is concluded from that"
+            )
+    if sight.seconds_since_start > plan.max_duration_seconds:
+        worst = regression_max(evidence)
+        return Signal.ASK, (
+            f"undecided for {plan.max_duration_seconds:.0f} s, as long as the plan allows: "
+            f"{worst:.2%} more failures are excluded, less is not"
+        )
+    return None
+
+
+def _judge_notch(release: Release, plan: ReleasePlan, evidence: Evidence) -> Verdict:
+    numbers = describe(evidence)
     if evidence.notch_units < plan.units_per_notch:
         return Verdict(
             None,
@@ -294,15 +227,15 @@ def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight)
             f"seen at {release.weight_percent:g} %",
             numbers,
         )
-    if evidence.log_e >= LOG_YELLOW:
-        strength = math.exp(evidence.log_e)
+    if evidence.log_harm >= LOG_YELLOW:
+        strength = math.exp(evidence.log_harm)
         return Verdict(
             None, f"evidence of harm is {strength:.1f}, above 3: no climb until it falls", numbers
         )
     return Verdict(
         Signal.HEALTHY,
         f"{evidence.notch_units} canary answers at {release.weight_percent:g} % "
-        f"and no evidence of harm (e = {math.exp(evidence.log_e):.2f}, limit 100)",
+        f"and no evidence of harm (e = {math.exp(evidence.log_harm):.2f}, limit 100)",
         numbers,
     )
 
@@ -312,86 +245,69 @@ def ramp_of(plan: ReleasePlan) -> Ramp:
     return Ramp(harm_budget=plan.harm_budget or 0.0)
 
 
+def first_weight(plan: ReleasePlan, per_second: float) -> int:
+    """Of 10,000, where the weight is chosen, at so many answers a second; 0 for a plan with
+    notches."""
+    if plan.harm_budget is None:
+        return 0
+    first = ramp.first_weight(ramp_of(plan), per_second * MOVE_SECONDS_MIN)
+    return max(1, round(first * WEIGHT_TOTAL))
+
+
 def _judge_ramp(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
     """Promote on proof, else choose the weight."""
-    numbers, safety = describe(evidence), evidence.safety
-    assert safety is not None
-    worst, shown = safety.regression_max, evidence.failed.canary_units
-    missing = still_to_show(plan, evidence.failed, safety)
+    numbers = describe(evidence)
+    missing = still_to_show(evidence)
     if not missing:
-        return Verdict(
-            Signal.HEALTHY,
-            f"proven after {shown} canary answers: at most {worst:.2%} more of them fail (margin "
-            f"{plan.errors_margin:.2%}), and they are not slower by {plan.latency_margin:.0%}",
-            numbers,
-        )
-    rate = evidence.weight_units / max(sight.seconds_since_verdict, MOVE_SECONDS_MIN)
+        return Verdict(Signal.HEALTHY, _proven(evidence), numbers)
+    # Answers that users have had, judged or not.
+    shown = evidence.fast.units.canary_units + evidence.fast.stragglers
+    exposed = shown + sight.pending.canary_units
+    units = evidence.weight_units + sight.pending.weight_units
     step = next_weight(
         ramp_of(plan),
         Exposure(
             weight=release.weight / WEIGHT_TOTAL,
-            canary_units=float(shown),
-            regression_max=worst,
-            next_units=rate * MOVE_SECONDS_MIN,
-            is_suspect=evidence.log_e >= LOG_YELLOW,
+            canary_units=float(exposed),
+            judged_units=float(shown),
+            regression_max=regression_max(evidence),
+            next_units=units / max(sight.seconds_since_verdict, MOVE_SECONDS_MIN)
+            * MOVE_SECONDS_MIN,
+            is_suspect=evidence.log_harm >= LOG_YELLOW,
         ),
-    )
+    )  # fmt: skip
+    if step.is_spent:
+        return Verdict(Signal.ASK, step.because, numbers)
     weight = round(step.weight * WEIGHT_TOTAL)
     is_due = sight.seconds_since_verdict >= MOVE_SECONDS_MIN
     if is_due and abs(weight - release.weight) > MOVE_SHARE_MIN * release.weight:
         return Verdict(Signal.MOVE, step.because, numbers, weight)
-    proof = " and ".join(missing)
-    return Verdict(None, f"{shown} canary answers; still to be shown: {proof}", numbers)
+    return Verdict(
+        None, f"{shown} canary answers; still to be shown: {'; '.join(missing)}", numbers
+    )
 
 
-def still_to_show(plan: ReleasePlan, failed: Tally, safety: Safety) -> list[str]:
+def still_to_show(evidence: Evidence) -> list[str]:
     """What keeps a canary from being promoted by proof, in words; nothing is a proof."""
-    missing = []
-    if safety.regression_max > plan.errors_margin:
-        missing.append(f"that at most {plan.errors_margin:.2%} more answers fail")
-    if safety.log_e_latency < LOG_THRESHOLD:
-        missing.append(f"that they are not slower by {plan.latency_margin:.0%}")
-    if not missing and failed.canary_units < PROOF_UNITS_MIN:
+    missing = [
+        f"{claim(finding.guard)}{_how_long(finding)}"
+        for finding in findings(evidence)
+        if finding.guard.must_be_proven and not finding.is_proven
+    ]
+    if not missing and evidence.fast.units.canary_units < PROOF_UNITS_MIN:
         missing.append(f"{PROOF_UNITS_MIN} canary answers")
     return missing
 
 
-def describe(evidence: Evidence) -> dict[str, float]:
-    """The evidence as numbers for people: e-values, units and rates."""
-    failed, safety = evidence.failed, evidence.safety
-    proof = {}
-    if safety is not None:
-        proof = {
-            "regression_max": safety.regression_max,
-            "e_not_slower": math.exp(min(safety.log_e_latency, 700.0)),
-        }
-    return {
-        **proof,
-        "e": math.exp(min(evidence.log_e, 700.0)),
-        "e_errors": math.exp(min(evidence.log_e_errors, 700.0)),
-        "e_latency": math.exp(min(evidence.log_e_latency, 700.0)),
-        "threshold": 1.0 / FALSE_ROLLBACK_RATE,
-        "canary_units": float(failed.canary_units),
-        "canary_failed": float(failed.canary_bad),
-        "baseline_units": float(failed.units - failed.canary_units),
-        "baseline_failed": float(failed.bad - failed.canary_bad),
-    }
+def _how_long(finding: Finding) -> str:
+    units = finding.units_to_proof
+    return f" (some {units:.0f} canary answers more)" if math.isfinite(units) else ""
 
 
-def _accuse(evidence: Evidence) -> str:
-    """Name the guilty metric and the numbers a person would ask for first."""
-    failed = evidence.failed
-    strength = math.exp(min(evidence.log_e, 700.0))
-    proof = f"evidence {strength:.0f} against a limit of {1 / FALSE_ROLLBACK_RATE:.0f}"
-    if evidence.log_e_errors >= evidence.log_e_latency or evidence.scale is None:
-        canary = f"{failed.canary_bad} of {failed.canary_units} canary answers failed"
-        units, bad = failed.units - failed.canary_units, failed.bad - failed.canary_bad
-        return f"errors: {canary}, {bad} of {units} baseline answers; {proof}"
-    guilty = int(np.argmax(evidence.latency.tails.log_e))
-    tally, bound_ms = evidence.slow[guilty], evidence.scale.values()[guilty]
-    units = tally.units - tally.canary_units
+def _proven(evidence: Evidence) -> str:
+    claims = [claim(f.guard) for f in findings(evidence) if f.guard.must_be_proven]
+    worst = regression_max(evidence)
     return (
-        f"latency: {tally.canary_bad} of {tally.canary_units} canary answers took longer than "
-        f"the baseline's p{QUANTILES[guilty] * 100:.0f} of {bound_ms:.0f} ms, "
-        f"{tally.bad - tally.canary_bad} of {units} baseline answers; {proof}"
+        f"proven after {evidence.fast.units.canary_units} canary answers: {'; '.join(claims)} "
+        f"({worst:.2%} more failures are excluded)"
     )

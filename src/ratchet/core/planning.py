@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ratchet.core.analysis import FALSE_ROLLBACK_RATE, PROOF_UNITS_MIN
+from ratchet.core.analysis import PROOF_UNITS_MIN
+from ratchet.core.findings import FALSE_ROLLBACK_RATE
+from ratchet.core.guards import ERRORS
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.limits import units_to_exclude, units_to_find
 
@@ -55,7 +57,7 @@ def forecast(plan: ReleasePlan, traffic: Traffic) -> Forecast:
     """For a plan with a harm budget, or for the same margins without one."""
     rate, margin, risk = (
         max(traffic.error_rate, RATE_LEAST),
-        plan.errors_margin,
+        plan.guard(ERRORS.name).margin,
         FALSE_ROLLBACK_RATE,
     )
     limit = units_to_exclude(rate, margin, 0.5, risk)
@@ -84,7 +86,7 @@ def _problems(plan: ReleasePlan, least: float, advised: float) -> list[str]:
     if plan.harm_budget < least:
         return [
             f"a harm budget of {plan.harm_budget:g} can never prove a margin of "
-            f"{plan.errors_margin:.2%}: at least {math.ceil(least)}, or a wider margin"
+            f"{plan.guard(ERRORS.name).margin:.2%}: at least {math.ceil(least)}, or a wider margin"
         ]
     if plan.harm_budget < advised:
         return [

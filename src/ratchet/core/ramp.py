@@ -15,6 +15,10 @@ from ratchet.core.errors import Rejected
 
 # More than this at once, and a slow start of caches and replicas would be taken for harm.
 GROWTH_MAX = 4.0
+# Canary answers until the next look that are enough to learn from.
+LEARNING_UNITS = 5.0
+# Nothing is known at first: so much of the budget may be at stake until the first look.
+FIRST_SHARE_OF_BUDGET = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,9 @@ class Exposure:
 
     weight: float
     canary_units: float
-    """Answers that the canary has given."""
+    """Answers that the canary has given or was asked for, judged or not."""
+    judged_units: float
+    """Of these, the ones that the bound below is known from."""
     regression_max: float
     """Upper bound on how much more often the canary's answers are bad, from 0 to 1."""
     next_units: float
@@ -54,20 +60,35 @@ class Exposure:
 class Step:
     weight: float
     because: str
+    is_spent: bool = False
+    """No answer more of the canary's stays within the budget."""
+
+
+def first_weight(ramp: Ramp, next_units: float) -> float:
+    """As a canary begins, with so many answers of both arms expected until the first look."""
+    return min(ramp.first, ramp.harm_budget * FIRST_SHARE_OF_BUDGET / max(next_units, 1e-9))
 
 
 def next_weight(ramp: Ramp, known: Exposure) -> Step:
     """The weight until the next look, with the reason in words."""
+    bound = f"at most {known.regression_max:.2%} more bad answers are possible"
+    if known.judged_units * known.regression_max >= ramp.harm_budget:
+        spent = (
+            f"{bound}, of {known.judged_units:.0f} that users have had: that may be the whole "
+            f"harm budget of {ramp.harm_budget:g}"
+        )
+        return Step(0.0, spent, is_spent=True)
     left = ramp.harm_budget / max(known.regression_max, 1e-9) - known.canary_units
     allowed = max(0.0, left) / max(known.next_units, 1e-9)
     most = min(ramp.most, known.weight * GROWTH_MAX)
+    # With much traffic a hundredth is many answers, and less is enough to learn from.
+    least = min(ramp.least, LEARNING_UNITS / max(known.next_units, 1e-9))
     if known.is_suspect:
-        weight = max(ramp.least, min(known.weight, allowed))
+        weight = max(least, min(known.weight, allowed))
         return Step(weight, "some evidence of harm: no climb until it falls")
-    bound = f"at most {known.regression_max:.2%} more bad answers are possible"
     if allowed >= most:
         reason = "half of the traffic" if most == ramp.most else "four times as much as before"
         return Step(most, f"{bound}: {reason} stays within the harm budget")
-    if allowed <= ramp.least:
-        return Step(ramp.least, f"{bound}: the harm budget of {ramp.harm_budget:g} is nearly spent")
+    if allowed <= least:
+        return Step(least, f"{bound}: the harm budget of {ramp.harm_budget:g} is nearly spent")
     return Step(allowed, f"{bound}: the harm budget of {ramp.harm_budget:g} allows {allowed:.1%}")

@@ -1,29 +1,31 @@
 """A release judged again from what is on record: the same numbers, or other rules.
 
-Evidence depends on the units, their order and the weights, and on nothing else.  So from the
-evidence at the release's beginning and the units of each weight every verdict's numbers follow, bit
-for bit.  And the same units tell what another plan would have decided; not what users would then
-have sent, because the weights are those that were.
+Evidence depends on the units, their order and what is known of each, and on nothing else.  So from
+the evidence at the release's beginning and its units every verdict's numbers follow, bit for bit.
+And the same units tell what another plan would have decided; not what users would then have sent,
+because the weights are those that were.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.core.analysis import (
+from ratchet.core.analysis import still_to_show
+from ratchet.core.evidence import (
     BLOCK_UNITS,
-    LOG_THRESHOLD,
     Evidence,
-    Safety,
     Unit,
-    describe,
-    next_weight_begins,
+    first_evidence,
     observe,
-    still_to_show,
+    with_references,
 )
+from ratchet.core.findings import LOG_THRESHOLD, describe
+from ratchet.core.guards import Group
 from ratchet.core.spec import ReleasePlan
+
+# Enough for a block, however many stragglers are between.
+AHEAD_UNITS = 50 * BLOCK_UNITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,8 @@ class Recorded:
     weight_percent: float
     because: str
     numbers: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class AtWeight:
-    """Units of one weight (of 10,000), in order of arrival."""
-
-    weight: int
-    units: Sequence[Unit]
+    watermarks: Mapping[Group, int]
+    """How far each group's units were taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +55,17 @@ class Replayed:
 
 
 def replay(
-    plan: ReleasePlan,
     begun: Evidence,
-    history: Sequence[AtWeight],
+    units: Mapping[Group, Sequence[Unit]],
     verdicts: Sequence[Recorded],
 ) -> Iterator[Replayed]:
     """Every verdict again, in order."""
-    evidence, weights, now = begun, iter(history), AtWeight(0, ())
-    before = 0.0
+    evidence = begun
     for verdict in verdicts:
-        evidence = _up_to(evidence, now, plan, _units_seen(verdict))
-        found = {k: v for k, v in describe(evidence).items() if math.isfinite(v)}
-        yield Replayed(verdict, found)
-        if verdict.weight_percent != before:
-            evidence = next_weight_begins(evidence)
-            if 0 < verdict.weight_percent < 100:
-                now = next(weights, AtWeight(0, ()))
-        before = verdict.weight_percent
-
-
-def _units_seen(verdict: Recorded) -> int:
-    return int(verdict.numbers["canary_units"] + verdict.numbers["baseline_units"])
-
-
-def _up_to(evidence: Evidence, now: AtWeight, plan: ReleasePlan, total: int) -> Evidence:
-    """Take units until so many were taken in all, or there are no more."""
-    wanted = total - evidence.failed.units
-    fresh = [unit for unit in now.units if unit.sequence > evidence.watermark]
-    return observe(evidence, fresh[: max(0, wanted)], plan.latency_margin, now.weight)
+        for group, until in verdict.watermarks.items():
+            # Counts of the present weight are no part of a verdict's numbers.
+            evidence = observe(evidence, units.get(group, ()), 0, group, until=until)
+        yield Replayed(verdict, describe(evidence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +78,34 @@ class Otherwise:
     units: int
 
 
-def otherwise(plan: ReleasePlan, begun: Evidence, history: Sequence[AtWeight]) -> Otherwise:
+def otherwise(
+    plan: ReleasePlan, begun: Evidence, units: Mapping[Group, Sequence[Unit]]
+) -> Otherwise:
     """The first proof under another plan on the same units: of harm, or, where a plan has a harm
-    budget, of safety.  A plan with notches promotes by their length, which is not played."""
-    safety = None if plan.harm_budget is None else Safety.against(plan.errors_margin)
-    evidence = Evidence(scale=begun.scale, watermark=begun.watermark, safety=safety)
-    for part in history:
-        for start in range(0, len(part.units), BLOCK_UNITS):
-            block = part.units[start : start + BLOCK_UNITS]
-            evidence = observe(evidence, block, plan.latency_margin, part.weight)
-            decision = _decision(plan, evidence)
-            if decision is not None:
-                return Otherwise(decision, evidence.failed.canary_units, evidence.failed.units)
-    return Otherwise("undecided", evidence.failed.canary_units, evidence.failed.units)
+    budget, of safety.  A plan with notches promotes by their length, which is not played; guards
+    that this release did not have learn from its first units what is usual."""
+    evidence = with_references(first_evidence(plan, {}, begun.watermark), begun)
+    decision = None
+    last = max((some[-1].sequence for some in units.values() if some), default=0)
+    steps = [unit.sequence for unit in units.get(Group.FAST, ())][BLOCK_UNITS - 1 :: BLOCK_UNITS]
+    places = dict.fromkeys(evidence.streams, 0)
+    for until in [*steps, last]:
+        for group, stream in evidence.streams.items():
+            some = units.get(group, ())
+            while places[group] < len(some) and some[places[group]].sequence <= stream.watermark:
+                places[group] += 1
+            ahead = some[places[group] : places[group] + AHEAD_UNITS]
+            evidence = observe(evidence, ahead, 0, group, until=until)
+        decision = _decision(plan, evidence)
+        if decision is not None:
+            break
+    fast = evidence.fast.units
+    return Otherwise(decision or "undecided", fast.canary_units, fast.units)
 
 
 def _decision(plan: ReleasePlan, evidence: Evidence) -> str | None:
-    if evidence.log_e >= LOG_THRESHOLD:
+    if evidence.log_harm >= LOG_THRESHOLD:
         return "rolled back"
-    safety = evidence.safety
-    if safety is None:
+    if plan.harm_budget is None:
         return None
-    return None if still_to_show(plan, evidence.failed, safety) else "promoted"
+    return None if still_to_show(evidence) else "promoted"

@@ -26,14 +26,20 @@ class Stage(Enum):
     STARTING = "starting"  # its engine loads; serves nobody yet
     CANARY = "canary"  # serves the weight of its current notch
     PAUSED = "paused"  # keeps its weight and is judged, but does not climb
-    HELD = "held"  # serves nobody, because nobody can see how it does
-    PROMOTED = "promoted"  # is the baseline
+    HELD = "held"  # serves nobody, because nobody can see how it does, or a person must decide
+    HOLDBACK = "holdback"  # is the baseline; some still get the old version, and both are judged
+    PROMOTED = "promoted"  # is the baseline, for everybody
     ROLLED_BACK = "rolled_back"  # serves nobody, for good
     UNCHANGED = "unchanged"  # is the baseline, bit for bit: nothing to release
 
     @property
     def is_end(self) -> bool:
         return self in (Stage.PROMOTED, Stage.ROLLED_BACK, Stage.UNCHANGED)
+
+    @property
+    def ends_run(self) -> bool:
+        """What the run was for is decided; a holdback goes on without it."""
+        return self.is_end or self is Stage.HOLDBACK
 
 
 class Signal(Enum):
@@ -43,8 +49,11 @@ class Signal(Enum):
     UNHEALTHY = "unhealthy"  # evidence of harm beyond the stated error rate
     DEAD = "dead"  # no engine of the canary is left
     BLIND = "blind"  # no telemetry for longer than the plan allows
+    ASK = "ask"  # no more can be learned like this: a person must decide
+    OVER = "over"  # the holdback is
     PAUSE = "pause"  # a person
     RESUME = "resume"  # a person
+    EXTEND = "extend"  # a person, who gives more budget or time
     PROMOTE = "promote"  # a person, without waiting for evidence
     ABORT = "abort"  # a person
 
@@ -61,6 +70,10 @@ class Release:
     notch: int = 0
     ramp_weight: int = 0
     """Of 10,000, where there are no notches."""
+    holdback_weight: int = 0
+    """Of 10,000: what the old version keeps for a while after a promotion; 0 for no holdback."""
+    asks: bool = False
+    """Held until a person decides; a hold for blindness ends by itself."""
     version: int = 0
     """Bumped by every decision; the store compares and swaps on it."""
 
@@ -70,6 +83,8 @@ class Release:
         if self.stage in (Stage.CANARY, Stage.PAUSED):
             notches = self.notches_percent
             return notches[self.notch] * 100 if notches else self.ramp_weight
+        if self.stage is Stage.HOLDBACK:
+            return WEIGHT_TOTAL - self.holdback_weight
         return WEIGHT_TOTAL if self.stage in (Stage.PROMOTED, Stage.UNCHANGED) else 0
 
     @property
@@ -94,10 +109,10 @@ class MakeBaseline:
 
 @dataclass(frozen=True, slots=True)
 class RetireEngine:
-    """Stop this version's engine, once nothing is routed to it and the delay has passed."""
+    """Stop this version's engine, once nothing is routed to it and what is in flight had time to
+    end."""
 
     version: VersionId
-    after_holdback: bool
 
 
 Command = SetCanaryWeight | MakeBaseline | RetireEngine
@@ -122,7 +137,7 @@ def decide(release: Release, signal: Signal, weight: int | None = None) -> Decis
 
 
 def _enter(release: Release) -> Decision:
-    canary = replace(release, stage=Stage.CANARY)
+    canary = replace(release, stage=Stage.CANARY, asks=False)
     return Decision(canary, (SetCanaryWeight(canary.weight),))
 
 
@@ -145,21 +160,33 @@ def _move(release: Release) -> Decision:
 
 
 def _promote(release: Release) -> Decision:
+    if not release.holdback_weight:
+        return _finish(release)
+    held_back = replace(release, stage=Stage.HOLDBACK, asks=False)
+    return Decision(held_back, (SetCanaryWeight(held_back.weight), MakeBaseline(release.candidate)))
+
+
+def _finish(release: Release) -> Decision:
     return Decision(
-        replace(release, stage=Stage.PROMOTED),
+        replace(release, stage=Stage.PROMOTED, asks=False),
         (
             SetCanaryWeight(WEIGHT_TOTAL),
             MakeBaseline(release.candidate),
-            RetireEngine(release.baseline, after_holdback=True),
+            RetireEngine(release.baseline),
         ),
     )
 
 
 def _fall_back(release: Release) -> Decision:
     return Decision(
-        replace(release, stage=Stage.ROLLED_BACK),
-        (SetCanaryWeight(0), RetireEngine(release.candidate, after_holdback=False)),
+        replace(release, stage=Stage.ROLLED_BACK, asks=False),
+        (SetCanaryWeight(0), RetireEngine(release.candidate)),
     )
+
+
+def _give_up(release: Release) -> Decision:
+    """Before it had any traffic: what is routed now is not this release's."""
+    return Decision(replace(release, stage=Stage.ROLLED_BACK), (RetireEngine(release.candidate),))
 
 
 def _return_to_old(release: Release) -> Decision:
@@ -169,6 +196,14 @@ def _return_to_old(release: Release) -> Decision:
 
 def _hold(release: Release) -> Decision:
     return Decision(replace(release, stage=Stage.HELD), (SetCanaryWeight(0),))
+
+
+def _ask(release: Release) -> Decision:
+    return Decision(replace(release, stage=Stage.HELD, asks=True), (SetCanaryWeight(0),))
+
+
+def _go_on(release: Release) -> Decision:
+    return Decision(release, ())
 
 
 def _pause(release: Release) -> Decision:
@@ -181,14 +216,16 @@ def _unpause(release: Release) -> Decision:
 
 MOVES: Mapping[tuple[Stage, Signal], Callable[[Release], Decision]] = {
     (Stage.STARTING, Signal.READY): _enter,
-    (Stage.STARTING, Signal.DEAD): _fall_back,
-    (Stage.STARTING, Signal.ABORT): _fall_back,
+    (Stage.STARTING, Signal.DEAD): _give_up,
+    (Stage.STARTING, Signal.ABORT): _give_up,
     (Stage.CANARY, Signal.HEALTHY): _climb,
     (Stage.CANARY, Signal.MOVE): _move,
     (Stage.CANARY, Signal.UNHEALTHY): _fall_back,
     (Stage.CANARY, Signal.DEAD): _fall_back,
     (Stage.CANARY, Signal.BLIND): _hold,
+    (Stage.CANARY, Signal.ASK): _ask,
     (Stage.CANARY, Signal.PAUSE): _pause,
+    (Stage.CANARY, Signal.EXTEND): _go_on,
     (Stage.CANARY, Signal.PROMOTE): _promote,
     (Stage.CANARY, Signal.ABORT): _fall_back,
     (Stage.PAUSED, Signal.UNHEALTHY): _fall_back,
@@ -198,8 +235,15 @@ MOVES: Mapping[tuple[Stage, Signal], Callable[[Release], Decision]] = {
     (Stage.PAUSED, Signal.PROMOTE): _promote,
     (Stage.PAUSED, Signal.ABORT): _fall_back,
     (Stage.HELD, Signal.RESUME): _enter,
+    (Stage.HELD, Signal.EXTEND): _enter,
+    (Stage.HELD, Signal.PROMOTE): _promote,
     (Stage.HELD, Signal.DEAD): _fall_back,
     (Stage.HELD, Signal.ABORT): _fall_back,
+    (Stage.HOLDBACK, Signal.UNHEALTHY): _return_to_old,
+    (Stage.HOLDBACK, Signal.DEAD): _return_to_old,
+    (Stage.HOLDBACK, Signal.ABORT): _return_to_old,
+    (Stage.HOLDBACK, Signal.OVER): _finish,
+    (Stage.HOLDBACK, Signal.PROMOTE): _finish,
     (Stage.PROMOTED, Signal.ABORT): _return_to_old,
 }
 
@@ -217,7 +261,8 @@ def diagram() -> str:
 def _targets(stage: Stage, move: Callable[[Release], Decision]) -> list[Stage]:
     """Stages that a move can lead to: from the first notch, and from the last before 100 %."""
     found: list[Stage] = []
-    for notches, notch in (((5, 50, 100), 0), ((5, 50, 100), 1), ((), 0)):
+    probes = (((5, 50, 100), 0, 0), ((5, 50, 100), 1, 0), ((5, 50, 100), 1, 500), ((), 0, 0))
+    for notches, notch, holdback in probes:
         probe = Release(
             id=ReleaseId("r"),
             project="p",
@@ -226,6 +271,7 @@ def _targets(stage: Stage, move: Callable[[Release], Decision]) -> list[Stage]:
             notches_percent=notches,
             stage=stage,
             notch=notch,
+            holdback_weight=holdback,
         )
         try:
             target = move(probe).release.stage

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ratchet.core.detectors import Detector
 from ratchet.core.errors import Rejected
+from ratchet.core.freeze import Window
+from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
 from ratchet.core.serving import Serving
 
 
@@ -93,41 +96,70 @@ class Drill:
 
     error_rate: float = 0.0
     delay_seconds: float = 0.0
+    delay_share: float = 1.0
+    """Of the requests, how many are delayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasePlan:
     """How a version goes from no traffic to all of it."""
 
-    notches_percent: tuple[int, ...] = (5, 25, 50, 100)
+    notches_percent: tuple[int, ...] = ()
     """Empty where a harm budget chooses the weight."""
     units_per_notch: int = 20
     """Canary answers that must be seen at a notch before the next."""
-    harm_budget: float | None = None
+    harm_budget: float | None = 100.0
     """Set: the weight is chosen such that no more bad answers are given than this, besides those
     of the baseline; and the release is promoted by proof, not by exposure."""
-    errors_margin: float = 0.01
-    """Proof means: the canary fails more often by less than this."""
-    latency_margin: float = 0.10
-    """A canary may be slower by this share before it counts as worse."""
+    guards: tuple[Guard, ...] = ALWAYS
+    """What the canary must not be worse at."""
+    detectors: tuple[Detector, ...] = ()
+    """Of the guards that look at what was answered."""
+    deadline_seconds: float = 60.0
+    """An answer that has not ended by then counts as failed."""
+    max_duration_seconds: float = 7 * 86_400.0
+    """After this a canary that is still undecided is held, and a person asked."""
+    freeze: tuple[str, ...] = ()
+    """Windows in which nothing goes up, as `freeze.Window` reads them."""
     holdback_seconds: float = 0.0
-    """How long the old version stays warm after a promotion."""
+    """How long some users keep the old version after a promotion."""
+    holdback_share: float = 0.05
+    """How many."""
     blind_hold_seconds: float = 60.0
     """How long a canary keeps its weight when nobody can see how it does."""
     drill: Drill | None = None
 
     def __post_init__(self) -> None:
         notches = self.notches_percent
+        names = [guard.name for guard in self.guards]
+        if len(set(names)) != len(names) or not {guard.name for guard in ALWAYS} <= set(names):
+            raise Rejected(f"release.guards: expected errors and latency_p95 once, found {names}")
+        if not 0 < self.holdback_share <= 0.5:
+            raise Rejected("release.holdback_share: expected above 0 and at most 50%")
+        for window in self.freeze:
+            Window.of(window)
+        looked_at = {detector.guard for detector in self.detectors}
+        if missing := sorted((set(names) & set(IN_THE_TEXT)) - looked_at):
+            raise Rejected(f"release.guards.{missing[0]}: expected what to look for")
         if self.harm_budget is not None:
             if notches:
                 raise Rejected("release: expected either notches or harm_budget, found both")
-            if self.harm_budget <= 0 or not 0 < self.errors_margin < 1:
-                raise Rejected("release: expected a harm_budget and an errors margin above 0")
+            if self.harm_budget <= 0:
+                raise Rejected("release: expected a harm_budget above 0")
             return
         if not notches or notches[-1] != 100:
             raise Rejected("release.notches must end with 100")
         if list(notches) != sorted(set(notches)) or notches[0] < 1:
             raise Rejected("release.notches must rise from at least 1 to 100")
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups of guards that there are, the fast one first."""
+        return tuple(g for g in Group if any(guard.group is g for guard in self.guards))
+
+    def guard(self, name: str) -> Guard:
+        """One of the guards by its name; `errors` and `latency_p95` are always there."""
+        return next(guard for guard in self.guards if guard.name == name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,3 +178,10 @@ class Spec:
     engine: EngineKind = EngineKind.BUILTIN
     serving: Serving = field(default_factory=Serving)
     release: ReleasePlan = field(default_factory=ReleasePlan)
+
+    def __post_init__(self) -> None:
+        if self.release.detectors and self.serving.capture is None:
+            names = ", ".join(detector.guard for detector in self.release.detectors)
+            raise Rejected(
+                f"release.guards: {names} look at captured answers: set gateway.capture, too"
+            )

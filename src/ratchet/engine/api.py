@@ -94,6 +94,8 @@ class Fault:
 
     error_rate: float = 0.0
     delay_seconds: float = 0.0
+    delay_share: float = 1.0
+    """Of the requests, how many are delayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,7 @@ class Api:
 
     async def _misbehave(self) -> None:
         """The drill, when one is on.  Says so in what it answers."""
-        if self._fault.delay_seconds:
+        if self._fault.delay_seconds and self._chance.random() < self._fault.delay_share:
             await asyncio.sleep(self._fault.delay_seconds)
         if self._chance.random() < self._fault.error_rate:
             raise ApiError(500, "injected fault: this engine runs a drill", "drill")

@@ -52,6 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--journal", type=Path, default=None, help="folder for usage records")
     parser.add_argument("--drill-error-rate", type=float, default=0.0)
     parser.add_argument("--drill-delay-seconds", type=float, default=0.0)
+    parser.add_argument("--drill-delay-share", type=float, default=1.0)
     return parser.parse_args(arguments)
 
 
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     _warm_up(packed, tokenizer)
     batcher = Batcher(packed, stop_tokens(model, tokenizer))
-    fault = Fault(options.drill_error_rate, options.drill_delay_seconds)
+    fault = Fault(options.drill_error_rate, options.drill_delay_seconds, options.drill_delay_share)
     journal = Journal(options.journal, options.version)
     api = Api(options.name, options.version, batcher, tokenizer, fault, journal)
     return _serve(api, batcher, options)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ratchet.core.analysis import Evidence, Sight, describe, judge, next_weight_begins, observe
+from ratchet.core.analysis import Pending, Sight, judge
+from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Conflict, Rejected
+from ratchet.core.evidence import Evidence, Unit, next_weight_begins, observe, ready
+from ratchet.core.findings import describe
+from ratchet.core.freeze import frozen
+from ratchet.core.guards import Group
+from ratchet.core.late import late_units
 from ratchet.core.replay import Otherwise, Replayed, otherwise, replay
+from ratchet.core.report import markdown
 from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
 from ratchet.core.spec import ReleasePlan
 from ratchet.kit.clock import Clock
@@ -19,13 +27,25 @@ from ratchet.ports import (
     EngineStore,
     EvidenceSource,
     HistorySource,
+    Metric,
+    MetricSink,
     ReleaseStore,
     StoredRelease,
+    Taken,
 )
 
 JUDGE = "judge"
+NOTHING = Taken()
 # A record this young means that the gateway can be seen.
 SIGHT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What a person adds to a release's plan."""
+
+    bad_answers: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +67,46 @@ async def advance_all(parts: ReleaseParts, durable: Wakes) -> None:
             # Another process or a person was first; the next tick sees what they did.
             continue
     await parts.engines.stop_retired(parts.clock.now())
+    for release_id in await parts.releases.without_report():
+        await parts.releases.put_report(release_id, await report(release_id, parts))
 
 
 async def advance(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
     """One look at one release.  Raises `Conflict` if somebody else moved it meanwhile."""
     if stored.release.stage is Stage.STARTING:
         await _await_engine(stored, parts, durable)
-    elif stored.release.stage in (Stage.CANARY, Stage.PAUSED):
-        await _judge_canary(stored, parts, durable)
-    elif stored.release.stage is Stage.HELD:
+    elif stored.release.stage in (Stage.CANARY, Stage.PAUSED, Stage.HOLDBACK):
+        await _judge_live(stored, parts, durable)
+    elif stored.release.stage is Stage.HELD and not stored.release.asks:
         await _await_sight(stored, parts, durable)
 
 
 async def _await_engine(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
     candidate = stored.release.candidate
+    serving = await parts.releases.serving(stored.release.project)
+    if serving != stored.release.baseline:
+        because = (
+            f"{serving} serves now: this release was to be compared with {stored.release.baseline}"
+        )
+        await _commit(stored, Signal.DEAD, because, parts, durable)
+        return
+    if frozen(stored.plan.freeze, parts.clock.now()):
+        return
     if await parts.engines.down_seconds(candidate, parts.clock.now()) == 0.0:
+        await _end_holdbacks(stored, parts, durable)
         await _commit(stored, Signal.READY, "the canary's engine is ready", parts, durable)
         return
     failure = await parts.engines.failure(candidate)
     if failure is not None:
         await _commit(stored, Signal.DEAD, failure, parts, durable)
+
+
+async def _end_holdbacks(newer: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
+    """Three versions at once are one too many to compare."""
+    for stored in await parts.releases.live():
+        is_same = stored.release.project == newer.release.project
+        if is_same and stored.release.stage is Stage.HOLDBACK:
+            await _commit(stored, Signal.OVER, "a newer release begins", parts, durable)
 
 
 async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
@@ -78,39 +118,82 @@ async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wake
         await _commit(stored, Signal.RESUME, "access records come again", parts, durable)
 
 
-async def _judge_canary(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
-    release, plan = stored.release, stored.plan
-    units = await parts.evidence.units(release, stored.evidence.watermark)
-    evidence = observe(stored.evidence, units, plan.latency_margin, release.weight)
-    verdict = judge(release, plan, evidence, await _sight(stored, parts))
-    if verdict.signal is None:
-        moved = evidence.watermark != stored.evidence.watermark
-        if moved or verdict.because != stored.because:
-            await parts.releases.save_evidence(stored, evidence, verdict.because, parts.clock.now())
-        return
-    await _commit(
-        replace(stored, evidence=evidence),
-        verdict.signal,
-        verdict.because,
-        parts,
-        durable,
-        weight=verdict.weight,
+async def _judge_live(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
+    release, plan, now = stored.release, stored.plan, parts.clock.now()
+    units = await parts.evidence.units(release, stored.evidence.watermark, now)
+    known = ready(units, plan.deadline_seconds)
+    evidence = observe(stored.evidence, known.units, release.weight)
+    evidence, late = await _hear(stored, evidence, parts)
+    sight = await _sight(stored, _pending(units, evidence, release.weight), parts)
+    verdict = judge(release, plan, evidence, sight)
+    taken = Taken(known.censored, late)
+    looked = replace(stored, evidence=evidence, because=verdict.because)
+    if verdict.signal is not None:
+        await _commit(
+            looked, verdict.signal, verdict.because, parts, durable,
+            weight=verdict.weight, taken=taken,
+        )  # fmt: skip
+    elif _moved(stored.evidence, evidence) or looked.because != stored.because or taken.censored:
+        await parts.releases.save_evidence(looked, taken, now)
+
+
+async def _hear(
+    stored: StoredRelease, evidence: Evidence, parts: ReleaseParts
+) -> tuple[Evidence, dict[Group, dict[int, Mapping[str, float]]]]:
+    """Take what came later than the answers, with its values to be kept."""
+    release, plan, now = stored.release, stored.plan, parts.clock.now()
+    taken: dict[Group, dict[int, Mapping[str, float]]] = {}
+    for group in plan.groups:
+        if group is Group.FAST:
+            continue
+        before = evidence.streams[group].watermark
+        heard = await parts.evidence.late_units(release, group, before, now)
+        # Patterns of the project's own over texts of users: not on the event loop.
+        units = await asyncio.to_thread(late_units, plan, group, heard)
+        evidence = observe(evidence, units, release.weight, group)
+        after = evidence.streams[group].watermark
+        taken[group] = {unit.sequence: unit.values for unit in units if unit.sequence <= after}
+    return evidence, taken
+
+
+def _moved(before: Evidence, after: Evidence) -> bool:
+    return any(
+        stream.watermark != before.streams[group].watermark
+        for group, stream in after.streams.items()
     )
 
 
-async def _sight(stored: StoredRelease, parts: ReleaseParts) -> Sight:
+def _pending(units: Sequence[Unit], evidence: Evidence, weight: int) -> Pending:
+    """What users were given and the judge has not taken."""
+    ahead = [unit for unit in units if unit.sequence > evidence.watermark]
+    return Pending(
+        canary_units=sum(unit.is_canary for unit in ahead),
+        weight_units=sum(unit.weight == weight for unit in ahead),
+    )
+
+
+async def _sight(stored: StoredRelease, pending: Pending, parts: ReleaseParts) -> Sight:
     now = parts.clock.now()
     release = stored.release
     since_verdict = await parts.evidence.seconds_since_verdict(release.id, now)
     since_record = await parts.evidence.seconds_since_record(release.project, now)
-    down = await parts.engines.down_seconds(release.candidate, now)
+    since_start = 0.0 if stored.entered_at is None else (now - stored.entered_at).total_seconds()
     return Sight(
         seconds_since_record=min(since_record, since_verdict),
         seconds_since_verdict=since_verdict,
-        # An engine that is just starting again counts from its crash, which `down` no longer
-        # knows; it is back or down again within seconds.
-        canary_engine_down_seconds=0.0 if down is None else down,
+        seconds_since_start=since_start,
+        canary_engine_down_seconds=await _down(release.candidate, parts),
+        baseline_engine_down_seconds=await _down(release.baseline, parts),
+        recent=await parts.evidence.recent(stored),
+        pending=pending,
+        freeze=frozen(stored.plan.freeze, now),
     )
+
+
+async def _down(version: VersionId, parts: ReleaseParts) -> float:
+    """An engine that is just starting again counts from its crash, which is no longer known; it is
+    back or down again within seconds."""
+    return await parts.engines.down_seconds(version, parts.clock.now()) or 0.0
 
 
 async def act(
@@ -122,10 +205,22 @@ async def act(
     durable: Wakes,
 ) -> StoredRelease:
     """A person's signal.  Raises `NotFound`, and `Rejected` if the stage does not accept it."""
-    stored = await parts.releases.get(release_id)
-    if stored.release.stage is Stage.PROMOTED and signal is Signal.ABORT:
+    return await _act(await parts.releases.get(release_id), signal, who, why, parts, durable)
+
+
+async def _act(
+    stored: StoredRelease,
+    signal: Signal,
+    who: str,
+    why: str,
+    parts: ReleaseParts,
+    durable: Wakes,
+) -> StoredRelease:
+    release_id = stored.release.id
+    stage = stored.release.stage
+    if stage in (Stage.PROMOTED, Stage.HOLDBACK) and signal is Signal.ABORT:
         await _check_way_back(stored, parts)
-    if signal is Signal.RESUME and stored.release.stage is Stage.HELD:
+    if stage is Stage.HELD and signal in (Signal.RESUME, Signal.EXTEND, Signal.PROMOTE):
         down = await parts.engines.down_seconds(stored.release.candidate, parts.clock.now())
         if down != 0.0:
             raise Rejected(f"release {release_id}: the canary's engine is not ready")
@@ -144,11 +239,58 @@ async def act(
     return after
 
 
+async def extend(
+    release_id: ReleaseId,
+    more: More,
+    who: str,
+    why: str,
+    parts: ReleaseParts,
+    durable: Wakes,
+) -> StoredRelease:
+    """Give a release more budget or time, and let one that was held for want of it go on.
+
+    Raises as `act` does, and `Rejected` for more of what the plan does not have.
+    """
+    stored = await parts.releases.get(release_id)
+    plan = stored.plan
+    if more.bad_answers <= 0 and more.seconds <= 0:
+        raise Rejected("extend: expected a budget, a time, or both")
+    if more.bad_answers > 0 and plan.harm_budget is None:
+        raise Rejected(f"release {release_id} climbs by notches: it has no harm budget")
+    plan = replace(
+        plan,
+        harm_budget=None if plan.harm_budget is None else plan.harm_budget + more.bad_answers,
+        max_duration_seconds=plan.max_duration_seconds + more.seconds,
+    )
+    return await _act(replace(stored, plan=plan), Signal.EXTEND, who, why, parts, durable)
+
+
+async def report(release_id: ReleaseId, parts: ReleaseParts) -> str:
+    """The release as Markdown, as it stands now.  Raises `NotFound`."""
+    stored = await parts.releases.get(release_id)
+    ledger = await parts.releases.ledger(release_id)
+    return markdown(stored.release, stored.plan, stored.evidence, stored.because, ledger)
+
+
+async def push(project: str, metrics: Sequence[Metric], sink: MetricSink, clock: Clock) -> int:
+    """Keep what a project's own systems measured of its answers; answers how many were new.
+
+    Raises `Rejected` for a value that is no finite number.
+    """
+    for metric in metrics:
+        if not math.isfinite(metric.value):
+            raise Rejected(
+                f"metric {metric.name} of {metric.request_id}: found {metric.value}, expected a "
+                "finite number"
+            )
+    return await sink.push(project, metrics, clock.now())
+
+
 async def replayed(release_id: ReleaseId, parts: ReleaseParts) -> list[Replayed]:
     """Every verdict of a release again, from its units.  Raises as `HistorySource` does."""
     known = await parts.history.history(release_id)
     # Seconds of computing for a long release, while the same process judges and answers.
-    again = replay(known.plan, known.begun, known.weights, known.verdicts)
+    again = replay(known.begun, known.units, known.verdicts)
     return await asyncio.to_thread(list, again)
 
 
@@ -157,15 +299,21 @@ async def decided_otherwise(
 ) -> Otherwise:
     """What another plan would have decided on the same units.  Raises as `replayed` does."""
     known = await parts.history.history(release_id)
-    return await asyncio.to_thread(otherwise, plan, known.begun, known.weights)
+    return await asyncio.to_thread(otherwise, plan, known.begun, known.units)
 
 
 async def _check_way_back(stored: StoredRelease, parts: ReleaseParts) -> None:
-    """Never route to an engine that is not there."""
+    """Never route to an engine that is not there, nor away under a release that is running."""
+    for other in await parts.releases.live():
+        if other.release.id != stored.release.id and not other.release.stage.ends_run:
+            raise Rejected(
+                f"release {other.release.id} is compared with {other.release.baseline}: "
+                "roll it back first"
+            )
     baseline = stored.release.baseline
     if await parts.engines.down_seconds(baseline, parts.clock.now()) != 0.0:
         raise Rejected(
-            f"release {stored.release.id} is promoted and its holdback is over: the engine of "
+            f"release {stored.release.id} is promoted and the way back is closed: the engine of "
             f"{baseline} is stopped. Release the old version again with a new run"
         )
 
@@ -179,13 +327,13 @@ async def _commit(
     *,
     who: str = JUDGE,
     weight: int | None = None,
+    taken: Taken = NOTHING,
 ) -> None:
     decision = decide(stored.release, signal, weight)
-    evidence: Evidence = stored.evidence
     if decision.release.weight != stored.release.weight:
-        evidence = next_weight_begins(evidence)
-    numbers = {k: v for k, v in describe(evidence).items() if math.isfinite(v)}
+        stored = replace(stored, evidence=next_weight_begins(stored.evidence))
+    numbers = describe(stored.evidence)
     act_ = Act(signal=signal.value, because=because, numbers=numbers, who=who)
-    await parts.releases.commit(stored.release, decision, evidence, act_, parts.clock.now())
-    if decision.release.stage.is_end:
+    await parts.releases.commit(stored, decision, act_, taken, parts.clock.now())
+    if decision.release.stage.ends_run:
         await durable.wake(stored.run_id)

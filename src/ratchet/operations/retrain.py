@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ratchet.core.analysis import Evidence, first_evidence, first_weight
+from ratchet.core.analysis import first_weight
 from ratchet.core.artifact import RunId, Version, VersionId, same_weights, version_id
 from ratchet.core.data import Dataset, Row, inspect_training
 from ratchet.core.errors import RatchetError, Rejected, Unavailable
+from ratchet.core.evidence import Evidence, first_evidence
 from ratchet.core.gates import (
     GateVerdict,
     ItemResult,
@@ -277,7 +278,9 @@ class Pipeline:
         registered = await self._detail(run_id, StageName.REGISTER)
         version = await self.registry.get(VersionId(registered["version"]))
         baseline = await self._baseline(run)
-        durations = await self.evidence.baseline_durations_ms(baseline.id)
+        usual = await self.evidence.baseline_measures(baseline.id)
+        per_second = await self.evidence.requests_per_second(run.spec.project, self.clock.now())
+        after = await self.evidence.newest_unit(run.spec.project)
         unchanged, plan = same_weights(version, baseline), run.spec.release
         release = Release(
             id=ReleaseId(new_id("rel")),
@@ -285,11 +288,11 @@ class Pipeline:
             candidate=version.id,
             baseline=baseline.id,
             notches_percent=plan.notches_percent,
-            ramp_weight=first_weight(plan),
+            ramp_weight=first_weight(plan, per_second),
             stage=Stage.UNCHANGED if unchanged else Stage.STARTING,
         )
         return await self.releases.add(
-            _stored(release, run, first_evidence(plan, durations)),
+            _stored(release, run, first_evidence(plan, usual, after)),
             self.clock.now(),
         )
 
@@ -299,10 +302,11 @@ class Pipeline:
         if run.state.is_end:
             return run.state.value
         stored = await self.releases.get(ReleaseId(release_id))
-        if not stored.release.stage.is_end:
+        if not stored.release.stage.ends_run:
             return None
         end = {
             Stage.PROMOTED: RunState.PROMOTED,
+            Stage.HOLDBACK: RunState.PROMOTED,
             Stage.ROLLED_BACK: RunState.ROLLED_BACK,
             Stage.UNCHANGED: RunState.UNCHANGED,
         }[stored.release.stage]

@@ -110,6 +110,11 @@ class AccessRecord:
     started_at: datetime
 
     @property
+    def is_on_trial(self) -> bool:
+        """It went the way of everybody: to one of the arms, by its conversation."""
+        return self.routed == "arms"
+
+    @property
     def failed(self) -> bool:
         """What a retry saved was still a failure of the first attempt."""
         return self.status >= 500 or self.status == 0 or self.attempts > 1
@@ -191,10 +196,24 @@ class QuotaStore(Protocol):
         """What the ledger says; `settled` are requests that are in it.  Raises `Unavailable`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A request was given to an arm; its answer may never end."""
+
+    request_id: str
+    version: VersionId
+    route_revision: int
+    conversation: str
+
+
 class RecordSink(Protocol):
+    async def assigned(self, given: Sequence[Assignment], now: datetime) -> None:
+        """Keep who was given which arm, in this order, once per request id; of a conversation the
+        first under each weight.  Only under weights of two arms."""
+
     async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
         """Keep records, once per request id, and settle those that told their usage, in one
-        transaction; answer the ids that were new."""
+        transaction; answer the ids that were new.  What was never assigned is, by that."""
 
 
 @dataclass(frozen=True, slots=True)

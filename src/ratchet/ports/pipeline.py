@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from ratchet.core.analysis import Evidence, Unit
+from ratchet.core.analysis import Recent
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.data import Rows
+from ratchet.core.evidence import Evidence, Unit
 from ratchet.core.gates import SuiteReport
-from ratchet.core.replay import AtWeight, Recorded
+from ratchet.core.guards import Group
+from ratchet.core.late import LateUnit
+from ratchet.core.replay import Recorded
+from ratchet.core.report import Entry
 from ratchet.core.rollout import Decision, Release, ReleaseId
 from ratchet.core.run import (
     AttemptId,
@@ -190,6 +194,18 @@ class StoredRelease:
     evidence: Evidence
     run_id: RunId
     because: str
+    entered_at: datetime | None = None
+    """When the canary first got traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a look took in, besides the evidence: to be kept, so that it can be taken again."""
+
+    censored: tuple[int, ...] = ()
+    """Units that were judged as not ended."""
+    late: Mapping[Group, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
+    """Values of guards that were known later, by group and unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,19 +225,31 @@ class ReleaseStore(Protocol):
     async def get(self, release_id: ReleaseId) -> StoredRelease:
         """Raises `NotFound`."""
 
-    async def live(self) -> list[StoredRelease]: ...
+    async def live(self) -> list[StoredRelease]:
+        """All that are not over, the oldest first."""
+
+    async def serving(self, project: str) -> VersionId:
+        """The version that everybody gets who takes part in nothing.  Raises `NotFound`."""
 
     async def commit(
-        self, before: Release, decision: Decision, evidence: Evidence, act: Act, now: datetime
+        self, stored: StoredRelease, decision: Decision, act: Act, taken: Taken, now: datetime
     ) -> None:
-        """Save release, evidence, verdict, weights, baseline and engines in one transaction.
+        """Save release, plan, evidence, verdict, weights, baseline and engines in one transaction.
 
-        Raises `Conflict` if the stored version is not `before`'s.
+        Raises `Conflict` if somebody else moved the release, or another version became what it
+        is compared with.
         """
 
-    async def save_evidence(
-        self, stored: StoredRelease, evidence: Evidence, because: str, now: datetime
-    ) -> None:
+    async def ledger(self, release_id: ReleaseId) -> list[Entry]:
+        """All verdicts, in order."""
+
+    async def without_report(self) -> list[ReleaseId]:
+        """Some that are decided and have no report yet."""
+
+    async def put_report(self, release_id: ReleaseId, report: str) -> None:
+        """By release.  A later verdict takes it away."""
+
+    async def save_evidence(self, stored: StoredRelease, taken: Taken, now: datetime) -> None:
         """Raises `Conflict` if a decision was committed in the meantime."""
 
 
@@ -231,23 +259,51 @@ class History:
 
     plan: ReleasePlan
     begun: Evidence
-    weights: tuple[AtWeight, ...]
+    units: Mapping[Group, Sequence[Unit]]
     verdicts: tuple[Recorded, ...]
 
 
 class HistorySource(Protocol):
     async def history(self, release_id: ReleaseId) -> History:
-        """Raises `NotFound`, and `Rejected` for a release whose beginning was not kept."""
+        """Raises `NotFound`, and `Rejected` for a release that an older Ratchet judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a project's own systems measured of one answer."""
+
+    request_id: str
+    name: str
+    value: float
+
+
+class MetricSink(Protocol):
+    async def push(self, project: str, metrics: Sequence[Metric], now: datetime) -> int:
+        """Keep them, each once by answer and name; answers how many were new."""
 
 
 class EvidenceSource(Protocol):
     """What the gateway saw."""
 
-    async def units(self, release: Release, watermark: int) -> list[Unit]:
-        """Units assigned at the present weight, after the watermark, in order of arrival."""
+    async def units(self, release: Release, watermark: int, now: datetime) -> list[Unit]:
+        """Units after the watermark in order of assignment, with what their records say."""
 
-    async def baseline_durations_ms(self, version: VersionId) -> list[float]:
-        """Durations of the version's newest answers."""
+    async def late_units(
+        self, release: Release, group: Group, watermark: int, now: datetime
+    ) -> list[LateUnit]:
+        """The same for guards of a late group, with what was heard of each unit since."""
+
+    async def newest_unit(self, project: str) -> int:
+        """Sequence of the last unit of any release; 0 before the first."""
+
+    async def recent(self, stored: StoredRelease) -> Recent:
+        """How the newest answers of both arms ended."""
+
+    async def baseline_measures(self, version: VersionId) -> Mapping[str, Sequence[float]]:
+        """Of the version's newest answers, by guard."""
+
+    async def requests_per_second(self, project: str, now: datetime) -> float:
+        """Of the last minute."""
 
     async def seconds_since_record(self, project: str, now: datetime) -> float:
         """Infinite when there was never one."""

@@ -18,6 +18,7 @@ from ratchet.adapters.envoy.words import (
     ENVOY,
     HTTP_FILTERS,
     LENGTH_HEADER,
+    TRIAL_HEADER,
     Resource,
 )
 from ratchet.core.access import ANY_MODEL, ISSUER, KEY_PREFIX, Admission, Scope
@@ -55,7 +56,14 @@ def permitted_filter() -> Resource:
 
 def strip_claims() -> list[Resource]:
     """Nobody outside may say who they are."""
-    headers = (KEY_HEADER, TIER_HEADER, PRINCIPAL_HEADER, CACHE_HEADER, LENGTH_HEADER)
+    headers = (
+        KEY_HEADER,
+        TIER_HEADER,
+        PRINCIPAL_HEADER,
+        CACHE_HEADER,
+        LENGTH_HEADER,
+        TRIAL_HEADER,
+    )
     return [
         {
             "name": "envoy.http.early_header_mutation.header_mutation",

@@ -170,7 +170,11 @@ def _main_manager(places: GatewayPlaces) -> Resource:
             *usage.filters(),
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{HTTP_FILTERS}router.v3.Router"},
+                "typed_config": {
+                    "@type": f"{HTTP_FILTERS}router.v3.Router",
+                    "upstream_log": [records.assignments(records_file(places.folder))],
+                    "upstream_log_options": {"flush_upstream_log_on_upstream_stream": True},
+                },
             },
         ],
     }

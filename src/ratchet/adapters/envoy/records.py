@@ -20,13 +20,14 @@ from ratchet.adapters.envoy.words import (
     CONVERSATION_NAMESPACE,
     ENVOY,
     FALLBACK,
+    TRIAL_HEADER,
     VERSION_HEADER,
     Resource,
     route_of,
     version_of_cluster,
 )
 from ratchet.core.artifact import VersionId
-from ratchet.ports import AccessRecord
+from ratchet.ports import AccessRecord, Assignment
 
 # Evidence must reach the judge fast.
 FLUSH_MILLISECONDS = 50
@@ -55,6 +56,11 @@ _FORMAT = {
     **{count: f"%DYNAMIC_METADATA({usage.NAMESPACE}:{count})%" for count in usage.COUNTS},
 }
 
+_ASSIGNED = {
+    "assigned": "1",
+    **{name: _FORMAT[name] for name in ("id", "path", "route", "cluster", "conversation", "named")},
+}
+
 
 def logger(file: Path) -> Resource:
     """The listener's access log."""
@@ -70,12 +76,42 @@ def logger(file: Path) -> Resource:
     }
 
 
-def record_of(line: str) -> AccessRecord | None:
-    """One record, or None for what asked no model for an answer (health, lists, unknown paths).
+def assignments(file: Path) -> Resource:
+    """The router's log: who was given which arm, said as soon as an engine is asked.
+
+    So that an answer which never ends is known to be missing, and on whose side.
+    """
+    begins = {"log_type_filter": {"types": ["UpstreamPoolReady"]}}
+    on_trial = {"header_filter": {"header": {"name": TRIAL_HEADER, "present_match": True}}}
+    return {
+        "name": "assignments",
+        "filter": {"and_filter": {"filters": [begins, on_trial]}},
+        "typed_config": {
+            "@type": f"{ENVOY}extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {"json_format": _ASSIGNED},
+        },
+    }
+
+
+def line_of(line: str) -> AccessRecord | Assignment | None:
+    """One line, or None for what asked no model for an answer (health, lists, unknown paths).
 
     Raises `ValueError` for a line that was torn when its writer was killed.
     """
     seen = json.loads(line)
+    return _assignment(seen) if seen.get("assigned") else _record(seen)
+
+
+def _assignment(seen: Mapping[str, Any]) -> Assignment | None:
+    found, version = route_of(seen["route"] or ""), version_of_cluster(seen["cluster"] or "")
+    if found is None or version is None or not (seen["path"] or "").endswith("/completions"):
+        return None
+    conversation = seen["conversation"] or seen["named"] or ""
+    return Assignment(seen["id"], version, found[1], conversation)
+
+
+def _record(seen: Mapping[str, Any]) -> AccessRecord | None:
     found = route_of(seen["route"] or "")
     version = _version(seen)
     if found is None or version is None or not (seen["path"] or "").endswith("/completions"):

@@ -19,6 +19,7 @@ from ratchet.adapters.envoy.words import (
     IDLE_HEADER,
     LENGTH_HEADER,
     PINNED,
+    TRIAL_HEADER,
     VERSION_HEADER,
     Resource,
     cluster_name,
@@ -46,6 +47,7 @@ OUR_HEADERS = (
     CONVERSATION_HEADER,
     IDLE_HEADER,
     LENGTH_HEADER,
+    TRIAL_HEADER,
     VERSION_HEADER,
 )
 # The engine says itself that it was silent for too long; this is for one that cannot.
@@ -256,11 +258,13 @@ def _says(version: VersionId) -> list[Resource]:
 
 
 def _arms(snapshot: GatewaySnapshot) -> Resource:
+    is_trial = len(snapshot.arms) > 1
     clusters = [
         {
             "name": target(arm.version, snapshot),
             "weight": arm.weight,
             "response_headers_to_add": _says(arm.version),
+            **({"request_headers_to_add": [_set(TRIAL_HEADER, "1")]} if is_trial else {}),
         }
         for arm in snapshot.arms
     ]

@@ -15,6 +15,7 @@ from ratchet.adapters.postgres.pool import (
     STATEMENTS,
     Connection,
     Database,
+    Row,
     fetch,
     keep_all,
     wait_for_notice,
@@ -22,10 +23,18 @@ from ratchet.adapters.postgres.pool import (
 from ratchet.core.access import Admission, KeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import NotFound, Unavailable
+from ratchet.core.rollout import Stage
 from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
 from ratchet.core.serving import Access, from_json
 from ratchet.core.spec import Drill
-from ratchet.ports import AccessRecord, EngineReport, GatewayReport, Settlement, WantedEngine
+from ratchet.ports import (
+    AccessRecord,
+    Assignment,
+    EngineReport,
+    GatewayReport,
+    Settlement,
+    WantedEngine,
+)
 
 # Restarts after which an engine that never became ready is given up.
 START_FAILURES_MAX = 3
@@ -65,7 +74,7 @@ class PostgresGateway:
             route_revision=row["route_revision"],
             arms=arms,
             endpoints=endpoints,
-            fallback=VersionId(live[0]["baseline"]) if live else None,
+            fallback=_stays(live[0]) if live else None,
             blind_hold_seconds=plan_from_json(live[0]["plan"]).blind_hold_seconds if live else 0.0,
             admission=admission,
             serving=from_json(project["serving"]),
@@ -117,6 +126,12 @@ class PostgresGateway:
         if row is None or row["project"] != project:
             return ()
         return tuple(Arm(VersionId(arm["version"]), arm["weight"]) for arm in row["arms"])
+
+
+def _stays(release: Row) -> VersionId:
+    """What everybody gets when the release is given up unseen."""
+    is_promoted = release["stage"] == Stage.HOLDBACK.value
+    return VersionId(release["candidate" if is_promoted else "baseline"])
 
 
 async def _admission(tx: Connection, known: dict[str, Any], now: datetime) -> Admission:
@@ -231,6 +246,13 @@ class PostgresRecords:
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    async def assigned(self, given: Sequence[Assignment], now: datetime) -> None:
+        async with self._db.transaction() as tx:
+            gateway = await fetch(tx, "get_gateway")
+            if gateway and given:
+                await fetch(tx, "lock_records")
+                await _add_units(tx, str(gateway[0]["project"]), given, now)
+
     async def add(self, records: Sequence[AccessRecord], now: datetime) -> set[str]:
         return await keep_all(records, lambda some: self._add(some, now))
 
@@ -246,9 +268,31 @@ class PostgresRecords:
                     for r in records
                 ]
             new = {r.request_id for r, c in zip(records, cursors, strict=True) if c.rowcount}
+            # What no engine was ever asked for had no assignment of its own.
+            given = [_assignment(r) for r in records if r.is_on_trial and r.request_id in new]
+            await _add_units(tx, str(gateway[0]["project"]), given, now)
             told = [settlement for r in records if (settlement := _settlement(r)) is not None]
             await settle(tx, str(gateway[0]["project"]), told, "gateway", now)
         return new
+
+
+async def _add_units(
+    tx: Connection, project: str, given: Sequence[Assignment], now: datetime
+) -> None:
+    await fetch(
+        tx,
+        "add_units",
+        project=project,
+        request_ids=[each.request_id for each in given],
+        versions=[each.version for each in given],
+        revisions=[each.route_revision for each in given],
+        conversations=[each.conversation for each in given],
+        now=now,
+    )
+
+
+def _assignment(record: AccessRecord) -> Assignment:
+    return Assignment(record.request_id, record.version, record.route_revision, record.conversation)
 
 
 def _settlement(record: AccessRecord) -> Settlement | None:

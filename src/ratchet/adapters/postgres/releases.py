@@ -7,24 +7,31 @@ follows the stored state, so there is nothing to send twice and nothing to lose.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
 
-from ratchet.adapters.postgres.codec import (
+from ratchet.adapters.postgres.codec import plan_from_json, plan_to_json
+from ratchet.adapters.postgres.evidence import (
     evidence_from_json,
     evidence_to_json,
-    plan_from_json,
-    plan_to_json,
+    watermarks,
+    watermarks_from,
 )
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
-from ratchet.core.analysis import Evidence, Unit, describe
+from ratchet.core.analysis import Recent
 from ratchet.core.artifact import RunId, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected
-from ratchet.core.replay import AtWeight, Recorded
+from ratchet.core.evidence import CENSORED, Unit
+from ratchet.core.findings import describe
+from ratchet.core.guards import Group
+from ratchet.core.late import LateUnit
+from ratchet.core.measures import Answer, by_guard, measures
+from ratchet.core.replay import Recorded
+from ratchet.core.report import Entry
 from ratchet.core.rollout import (
     Command,
     Decision,
@@ -35,13 +42,17 @@ from ratchet.core.rollout import (
     SetCanaryWeight,
     Stage,
 )
-from ratchet.core.routing import arms_for
-from ratchet.ports import Act, History, StoredRelease
+from ratchet.core.routing import WEIGHT_TOTAL, arms_for
+from ratchet.ports import Act, History, Metric, StoredRelease, Taken
 
 # Requests in flight on an arm that was just emptied get this long to end.
 DRAIN_SECONDS = 30.0
 UNITS_PER_READ_MAX = 5_000
+LATE_PER_READ_MAX = 1_000
 REFERENCE_UNITS = 500
+# Answers that a look at the newest ones sees.
+RECENT_CANARY, RECENT_BASELINE = 32, 100
+RATE_SECONDS = 60.0
 
 
 class PostgresReleases:
@@ -74,11 +85,7 @@ class PostgresReleases:
                     "want_engine",
                     version_id=release.candidate,
                     project=release.project,
-                    drill=None
-                    if drill is None
-                    else Jsonb(
-                        {"error_rate": drill.error_rate, "delay_seconds": drill.delay_seconds}
-                    ),
+                    drill=None if drill is None else Jsonb(asdict(drill)),
                     now=now,
                 )
         return ReleaseId(row["id"])
@@ -92,11 +99,20 @@ class PostgresReleases:
     async def live(self) -> list[StoredRelease]:
         return [_release(row) for row in await self._db.all("live_releases")]
 
+    async def serving(self, project: str) -> VersionId:
+        row = await self._db.one("get_project", name=project)
+        if row is None or row["baseline_version"] is None:
+            raise NotFound(f"project {project} serves nothing")
+        return VersionId(row["baseline_version"])
+
     async def commit(
-        self, before: Release, decision: Decision, evidence: Evidence, act: Act, now: datetime
+        self, stored: StoredRelease, decision: Decision, act: Act, taken: Taken, now: datetime
     ) -> None:
-        after = decision.release
+        before, after = stored.release, decision.release
         async with self._db.transaction() as tx:
+            serving = (await fetch(tx, "lock_project", name=after.project))[0]
+            if after.stage is Stage.CANARY and serving["baseline_version"] != after.baseline:
+                raise Conflict(f"{serving['baseline_version']} serves now, not {after.baseline}")
             saved = await fetch(
                 tx,
                 "commit_release",
@@ -104,13 +120,16 @@ class PostgresReleases:
                 stage=after.stage.value,
                 notch=after.notch,
                 ramp_weight=after.ramp_weight,
+                asks=after.asks,
+                plan=Jsonb(plan_to_json(stored.plan)),
                 version=after.version,
-                evidence=Jsonb(evidence_to_json(evidence)),
+                evidence=Jsonb(evidence_to_json(stored.evidence)),
                 because=act.because,
                 now=now,
             )
             if not saved:
                 raise Conflict(f"release {after.id} moved on from version {before.version}")
+            await _keep(tx, after.project, taken)
             await fetch(
                 tx,
                 "add_verdict",
@@ -122,17 +141,34 @@ class PostgresReleases:
                 weight_percent=after.weight_percent,
                 because=act.because,
                 numbers=Jsonb(act.numbers),
+                watermarks=Jsonb(watermarks(stored.evidence)),
                 who=act.who,
                 now=now,
             )
-            stored = _release((await fetch(tx, "get_release", id=after.id))[0])
             for command in decision.commands:
-                await _carry_out(tx, stored, command, act.because, now)
+                await _carry_out(tx, after, command, act.because, now)
             await fetch(tx, "notify_gateway", project=after.project)
 
-    async def save_evidence(
-        self, stored: StoredRelease, evidence: Evidence, because: str, now: datetime
-    ) -> None:
+    async def ledger(self, release_id: ReleaseId) -> list[Entry]:
+        return [
+            Entry(
+                at=row["at"],
+                from_stage=row["from_stage"],
+                to_stage=row["to_stage"],
+                weight_percent=row["weight_percent"],
+                because=row["because"],
+                who=row["who"],
+            )
+            for row in await self._db.all("list_verdicts", release_id=release_id)
+        ]
+
+    async def without_report(self) -> list[ReleaseId]:
+        return [ReleaseId(row["id"]) for row in await self._db.all("without_report")]
+
+    async def put_report(self, release_id: ReleaseId, report: str) -> None:
+        await self._db.all("put_report", id=release_id, report=report)
+
+    async def save_evidence(self, stored: StoredRelease, taken: Taken, now: datetime) -> None:
         release = stored.release
         async with self._db.transaction() as tx:
             saved = await fetch(
@@ -140,90 +176,115 @@ class PostgresReleases:
                 "save_evidence",
                 id=release.id,
                 version=release.version,
-                evidence=Jsonb(evidence_to_json(evidence)),
-                because=because,
+                evidence=Jsonb(evidence_to_json(stored.evidence)),
+                because=stored.because,
                 now=now,
             )
             if not saved:
                 raise Conflict(f"release {release.id} moved on from version {release.version}")
-            if evidence.watermark != stored.evidence.watermark:
-                await fetch(
-                    tx,
-                    "add_evidence_point",
-                    release_id=release.id,
-                    weight=release.weight_percent,
-                    numbers=Jsonb(describe(evidence)),
-                    now=now,
-                )
+            await _keep(tx, release.project, taken)
+            await fetch(
+                tx,
+                "add_evidence_point",
+                release_id=release.id,
+                weight=release.weight_percent,
+                numbers=Jsonb(describe(stored.evidence)),
+                now=now,
+            )
 
-    async def units(self, release: Release, watermark: int) -> list[Unit]:
-        gateway = await self._db.one("get_gateway")
-        if gateway is None:
-            return []
-        return await self._units(release, gateway["route_revision"], watermark)
+    async def units(self, release: Release, watermark: int, now: datetime) -> list[Unit]:
+        rows = await self._units(release, watermark)
+        return [_unit(row, release, now) for row in rows]
+
+    async def late_units(
+        self, release: Release, group: Group, watermark: int, now: datetime
+    ) -> list[LateUnit]:
+        rows = await self._db.all(
+            "late_units",
+            project=release.project,
+            candidate=release.candidate,
+            watermark=watermark,
+            limit=LATE_PER_READ_MAX,
+        )
+        return [_late_unit(row, release, group, now) for row in rows]
+
+    async def push(self, project: str, metrics: Sequence[Metric], now: datetime) -> int:
+        told = [{"request_id": m.request_id, "name": m.name, "value": m.value} for m in metrics]
+        async with self._db.transaction() as tx:
+            new = await fetch(tx, "push_metrics", project=project, metrics=Jsonb(told), now=now)
+        return len(new)
+
+    async def newest_unit(self, project: str) -> int:
+        row = await self._db.one("newest_unit", project=project)
+        return 0 if row is None else int(row["sequence"])
+
+    async def recent(self, stored: StoredRelease) -> Recent:
+        release = stored.release
+        canary, baseline = [
+            await self._db.all(
+                "recent_answers",
+                version_id=version,
+                candidate=release.candidate,
+                release_id=release.id,
+                limit=limit,
+            )
+            for version, limit in (
+                (release.candidate, RECENT_CANARY),
+                (release.baseline, RECENT_BASELINE),
+            )
+        ]
+        in_a_row = next((n for n, row in enumerate(canary) if not row["failed"]), len(canary))
+        return Recent(
+            canary_failures_in_a_row=in_a_row,
+            baseline_units=len(baseline),
+            baseline_failed=sum(row["failed"] for row in baseline),
+        )
 
     async def history(self, release_id: ReleaseId) -> History:
         row = await self._db.one("get_release", id=release_id)
         if row is None:
             raise NotFound(f"release {release_id} is not known here")
-        if row["begun"] is None:
-            raise Rejected(f"release {release_id} is from before replays: its beginning is unknown")
+        if row["begun"] is None or "streams" not in row["begun"]:
+            raise Rejected(f"release {release_id} was judged by an older Ratchet, by other rules")
         stored = _release(row)
-        verdicts = await self._db.all("list_verdicts", release_id=release_id)
-        weights = await self._db.all(
-            "weights_of_release",
-            project=stored.release.project,
-            candidate=stored.release.candidate,
-            after=row["begun_revision"],
-            # A later release may have the same candidate.
-            limit=_weights_in(verdicts),
-        )
-        parts = []
-        for each in weights:
-            units: list[Unit] = []
-            while more := await self._units(
-                stored.release, each["route_revision"], units[-1].sequence if units else 0
-            ):
-                units += more
-            parts.append(AtWeight(each["weight"], units))
-        return History(
-            plan=stored.plan,
-            begun=evidence_from_json(row["begun"]),
-            weights=tuple(parts),
-            verdicts=tuple(
-                Recorded(
-                    signal=v["signal"],
-                    weight_percent=v["weight_percent"],
-                    because=v["because"],
-                    # A jsonb number without a fraction, however large, comes back as an int.
-                    numbers={name: float(value) for name, value in v["numbers"].items()},
-                )
-                for v in verdicts
-            ),
-        )
+        begun = evidence_from_json(row["begun"], stored.plan)
+        verdicts = [
+            _recorded(v) for v in await self._db.all("list_verdicts", release_id=release_id)
+        ]
+        last = max((place for v in verdicts for place in v.watermarks.values()), default=0)
+        rows: list[Row] = []
+        while more := await self._units(
+            stored.release, rows[-1]["sequence"] if rows else begun.watermark
+        ):
+            rows += more
+            if rows[-1]["sequence"] >= last:
+                break
+        # When it was looked at no longer matters: what was not there then was censored.
+        units = [_unit(row, stored.release, row["assigned_at"]) for row in rows]
+        by_group = {Group.FAST: units}
+        for group in stored.plan.groups:
+            if group is not Group.FAST:
+                pairs = zip(units, (row[group.value] for row in rows), strict=True)
+                by_group[group] = [_kept_unit(u, kept) for u, kept in pairs if kept is not None]
+        return History(plan=stored.plan, begun=begun, units=by_group, verdicts=tuple(verdicts))
 
-    async def _units(self, release: Release, revision: int, watermark: int) -> list[Unit]:
-        rows = await self._db.all(
+    async def _units(self, release: Release, watermark: int) -> list[Row]:
+        return await self._db.all(
             "units",
             project=release.project,
-            route_revision=revision,
+            candidate=release.candidate,
             watermark=watermark,
             limit=UNITS_PER_READ_MAX,
         )
-        return [
-            Unit(
-                sequence=row["sequence"],
-                is_canary=row["version_id"] == release.candidate,
-                failed=row["failed"],
-                duration_ms=row["duration_ms"],
-            )
-            for row in rows
-            if row["version_id"] in (release.candidate, release.baseline)
-        ]
 
-    async def baseline_durations_ms(self, version: VersionId) -> list[float]:
-        rows = await self._db.all("recent_durations", version_id=version, limit=REFERENCE_UNITS)
-        return [row["duration_ms"] for row in rows]
+    async def baseline_measures(self, version: VersionId) -> Mapping[str, Sequence[float]]:
+        rows = await self._db.all("recent_measures", version_id=version, limit=REFERENCE_UNITS)
+        return by_guard([_answer({**row, "failed": False}) for row in rows])
+
+    async def requests_per_second(self, project: str, now: datetime) -> float:
+        since = now - timedelta(seconds=RATE_SECONDS)
+        row = await self._db.one("requests_per_second", project=project, since=since, now=now)
+        return 0.0 if row is None else float(row["per_second"])
 
     async def seconds_since_record(self, project: str, now: datetime) -> float:
         row = await self._db.one("newest_record", project=project)
@@ -238,10 +299,18 @@ class PostgresReleases:
         return float((now - row["at"]).total_seconds())
 
 
+async def _keep(tx: Connection, project: str, taken: Taken) -> None:
+    if taken.censored:
+        await fetch(tx, "censor_units", project=project, sequences=list(taken.censored))
+    for group, values in taken.late.items():
+        if values:
+            rows = [{"sequence": place, "value": dict(value)} for place, value in values.items()]
+            await fetch(tx, f"keep_{group.value}", project=project, values=Jsonb(rows))
+
+
 async def _carry_out(
-    tx: Connection, stored: StoredRelease, command: Command, because: str, now: datetime
+    tx: Connection, release: Release, command: Command, because: str, now: datetime
 ) -> None:
-    release = stored.release
     match command:
         case SetCanaryWeight(weight):
             arms = Jsonb(
@@ -261,20 +330,81 @@ async def _carry_out(
             )
         case MakeBaseline(version):
             await fetch(tx, "set_baseline", project=release.project, version=version)
-        case RetireEngine(version, after_holdback):
-            seconds = stored.plan.holdback_seconds if after_holdback else 0.0
-            stop_after = now + timedelta(seconds=max(seconds, DRAIN_SECONDS))
+        case RetireEngine(version):
+            stop_after = now + timedelta(seconds=DRAIN_SECONDS)
             await fetch(tx, "retire_engine", version_id=version, stop_after=stop_after)
 
 
-def _weights_in(verdicts: Sequence[Row]) -> int:
-    """How many weights a release had with both arms serving."""
-    weights = [0.0, *(verdict["weight_percent"] for verdict in verdicts)]
-    return sum(old != new and 0 < new < 100 for old, new in itertools.pairwise(weights))
+def _unit(row: Row, release: Release, now: datetime) -> Unit:
+    known: Mapping[str, float] = {}
+    waiting = None
+    if row["censored"]:
+        known = CENSORED
+    elif row["ended"]:
+        known = measures(_answer(row))
+    else:
+        waiting = (now - row["assigned_at"]).total_seconds()
+    return Unit(
+        sequence=row["sequence"],
+        is_canary=row["version_id"] == release.candidate,
+        values=known,
+        weight=row["weight"],
+        revision=row["route_revision"],
+        waiting_seconds=waiting,
+        is_censored=row["censored"],
+    )
+
+
+def _kept_unit(unit: Unit, kept: Mapping[str, float]) -> Unit:
+    """As it was judged in a late group."""
+    return replace(unit, values=_floats(kept) or {}, waiting_seconds=None, is_censored=False)
+
+
+def _late_unit(row: Row, release: Release, group: Group, now: datetime) -> LateUnit:
+    return LateUnit(
+        sequence=row["sequence"],
+        is_canary=row["version_id"] == release.candidate,
+        weight=row["weight"],
+        revision=row["route_revision"],
+        age_seconds=(now - row["assigned_at"]).total_seconds(),
+        is_ended=row["ended"],
+        will_be_captured=row["captured"],
+        answer=row["answer"],
+        pushed=row["pushed"],
+        is_thumbs_down=row["thumbs_down"],
+        kept=_floats(row[group.value]),
+    )
+
+
+def _floats(kept: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    """A jsonb number without a fraction comes back as an int."""
+    return None if kept is None else {name: float(value) for name, value in kept.items()}
+
+
+def _answer(row: Row) -> Answer:
+    return Answer(
+        failed=row["failed"],
+        first_byte_ms=row["first_byte_ms"],
+        duration_ms=row["duration_ms"],
+        completion_tokens=row["completion_tokens"],
+        cost_usd=row["cost_usd"],
+    )
+
+
+def _recorded(row: Row) -> Recorded:
+    return Recorded(
+        signal=row["signal"],
+        weight_percent=row["weight_percent"],
+        because=row["because"],
+        # A jsonb number without a fraction, however large, comes back as an int.
+        numbers={name: float(value) for name, value in row["numbers"].items()},
+        watermarks=watermarks_from(row["watermarks"]),
+    )
 
 
 def _release(row: Row) -> StoredRelease:
     plan = plan_from_json(row["plan"])
+    holdback = round(plan.holdback_share * WEIGHT_TOTAL) if plan.holdback_seconds else 0
     return StoredRelease(
         release=Release(
             id=ReleaseId(row["id"]),
@@ -285,10 +415,13 @@ def _release(row: Row) -> StoredRelease:
             stage=Stage(row["stage"]),
             notch=row["notch"],
             ramp_weight=row["ramp_weight"],
+            holdback_weight=holdback,
+            asks=row["asks"],
             version=row["version"],
         ),
         plan=plan,
-        evidence=evidence_from_json(row["evidence"]),
+        evidence=evidence_from_json(row["evidence"], plan),
         run_id=RunId(row["run_id"]),
         because=row["because"],
+        entered_at=row["entered_at"],
     )

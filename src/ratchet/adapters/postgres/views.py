@@ -6,14 +6,17 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from ratchet.adapters.postgres.codec import plan_from_json
+from ratchet.adapters.postgres.evidence import evidence_from_json
 from ratchet.adapters.postgres.pool import Database, Row
 from ratchet.core.errors import NotFound
+from ratchet.core.findings import as_data, findings
 from ratchet.core.run import StageName
 
 View = dict[str, Any]
 LIST_MAX = 200
 # Columns of a release that only the judge reads.
-JUDGES_OWN = ("evidence", "begun")
+JUDGES_OWN = ("evidence", "begun", "report")
 # A turn that has not come by then is taken for lost; it may still come.
 SETTLED_SECONDS = 60
 
@@ -119,6 +122,9 @@ class PostgresViews:
             _plain(point)
             for point in await self._db.all("list_evidence_points", release_id=release_id)
         ]
+        plan = plan_from_json(row["plan"])
+        evidence = evidence_from_json(row["evidence"], plan)
+        view["guards"] = [as_data(finding) for finding in findings(evidence)]
         view["traffic"] = await self.traffic(row["project"], row["created_at"])
         return view
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.adapters.specfile.guards import keys, read_metrics
 from ratchet.adapters.specfile.values import (
     DURATION,
     duration,
     number,
-    points,
     read_base,
     read_cache,
     read_capture,
@@ -29,6 +29,7 @@ from ratchet.adapters.specfile.values import (
     read_text,
     read_texts,
     read_whole,
+    read_windows,
     share,
 )
 
@@ -48,6 +49,15 @@ _DURATION_SCHEMA = {"type": "string", "pattern": DURATION.pattern}
 _SHARE_SCHEMA = {"type": ["number", "string"]}
 _RATES_SCHEMA = {"type": ["string", "object"], "additionalProperties": _STRING}
 _PATHS_SCHEMA = {"type": ["string", "array"], "items": _STRING}
+_GUARD_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "margin": _SHARE_SCHEMA,
+    "tolerance": _SHARE_SCHEMA,
+    "prove": {"type": "boolean"},
+    "pattern": _STRING,
+    "labels": {"type": "array", "items": _STRING},
+    "json_schema": {"type": "object"},
+    "within": _DURATION_SCHEMA,
+}
 
 FIELDS: Mapping[str, Field] = {
     "project": Field(
@@ -216,30 +226,52 @@ FIELDS: Mapping[str, Field] = {
     "release.notches": Field(
         read_notches,
         {"type": "array", "items": {"type": "integer"}},
-        "Canary weights in per cent. Default [5, 25, 50, 100].",
+        "Instead of harm_budget: canary weights in per cent, each left upwards after "
+        "units_per_notch answers without suspicion. That is exposure and no proof; for little "
+        "traffic and demonstrations.",
     ),
     "release.harm_budget": Field(
         number(1, 1e9),
         {"type": "number"},
-        "Instead of notches: bad answers, besides those that the baseline would have given, that "
-        "a release may cost. The weight follows from it, and promotion is by proof; that takes "
-        "some 5,000 answers. From 50 on most good releases are decided. Default: notches.",
-    ),
-    "release.guards.errors.margin": Field(
-        points,
-        _SHARE_SCHEMA,
-        "With harm_budget: a promotion proves that fewer more answers fail than this, in points, "
-        'like "+1pp". Default +1pp.',
+        "Bad answers, besides those that the baseline would have given, that a release may cost. "
+        "The weight follows from it, and promotion is by proof; that takes some 5,000 answers. "
+        "From 50 on most good releases are decided. Default 100.",
     ),
     "release.units_per_notch": Field(
-        read_whole(1, 1_000_000), {"type": "integer"}, "Canary answers before a climb. Default 20."
+        read_whole(1, 1_000_000),
+        {"type": "integer"},
+        "With notches: canary answers before a climb. Default 20.",
     ),
-    "release.guards.latency_p95.margin": Field(
-        share, _SHARE_SCHEMA, "A canary may be slower by this share. Default 10%."
+    **{key: Field(read, _GUARD_SCHEMAS[key.rpartition(".")[2]], doc) for key, read, doc in keys()},
+    "release.metrics": Field(
+        read_metrics,
+        {"type": "object", "additionalProperties": {"type": "object"}},
+        "Guards over what your own systems push (`POST /api/v1/metrics`): {NAME: {kind: rate, "
+        "score or amount, margin, tolerance, prove, within: 10m, two_sided}}.",
+    ),
+    "release.deadline": Field(
+        duration,
+        _DURATION_SCHEMA,
+        "An answer of either arm that has not ended by then counts as failed. Default 60s.",
+    ),
+    "release.max_duration": Field(
+        duration,
+        _DURATION_SCHEMA,
+        "After this a canary that is still undecided is held, and a person asked. Default 7d.",
+    ),
+    "release.freeze": Field(
+        read_windows,
+        {"type": ["string", "array"], "items": _STRING},
+        'Times of the week in which nothing goes up, like "fri 16:00 - mon 08:00 Europe/Berlin". '
+        "Harm still rolls back.",
     ),
     "release.holdback": Field(
-        duration, _DURATION_SCHEMA, "How long the old version stays warm. Default 0s."
+        duration,
+        _DURATION_SCHEMA,
+        "How long a share of the users keeps the old version after a promotion; it goes on being "
+        "compared, and the way back is a change of weights. Default 0s.",
     ),
+    "release.holdback_share": Field(share, _SHARE_SCHEMA, "How large a share. Default 5%."),
     "release.blind_hold": Field(
         duration, _DURATION_SCHEMA, "Time without telemetry before weight 0. Default 60s."
     ),
@@ -248,6 +280,9 @@ FIELDS: Mapping[str, Field] = {
     ),
     "release.drill.delay": Field(
         duration, _DURATION_SCHEMA, "Fire drill: delay that the canary adds on purpose."
+    ),
+    "release.drill.delay_share": Field(
+        share, _SHARE_SCHEMA, "Fire drill: share of the requests that it delays. Default 100%."
     ),
 }
 
@@ -260,7 +295,6 @@ NOT_BUILT: Mapping[str, str] = {
     "train.capacity": "spot capacity",
     "train.deadline": "deadlines",
     "train.budget_usd": "budgets",
-    "release.guards.thumbs_down": "feedback",
     "triggers": "triggers inside the server; the shipped workflow calls scripts/trigger_retrain.py",
     "notify": "notifications",
 }

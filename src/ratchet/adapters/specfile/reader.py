@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, NOT_BUILT
+from ratchet.adapters.specfile.guards import PREFIX, guards_from
 from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
@@ -80,7 +81,13 @@ def parse_spec(text: str, path: Path) -> Spec:
 
 
 def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
-    drill = _given(values, "release.drill", error_rate="error_rate", delay_seconds="delay")
+    drill = _given(
+        values,
+        "release.drill",
+        error_rate="error_rate",
+        delay_seconds="delay",
+        delay_share="delay_share",
+    )
     recipe = _given(
         values,
         "train",
@@ -97,14 +104,17 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         "release",
         notches_percent="notches",
         harm_budget="harm_budget",
-        errors_margin="guards.errors.margin",
         units_per_notch="units_per_notch",
-        latency_margin="guards.latency_p95.margin",
+        deadline_seconds="deadline",
+        max_duration_seconds="max_duration",
+        freeze="freeze",
         holdback_seconds="holdback",
+        holdback_share="holdback_share",
         blind_hold_seconds="blind_hold",
     )
-    if "harm_budget" in plan:
-        plan.setdefault("notches_percent", ())
+    guards, detectors = guards_from(values)
+    if "notches_percent" in plan:
+        plan.setdefault("harm_budget", None)
     return Spec(
         project=values["project"],
         served_name=values["model.name"],
@@ -118,7 +128,9 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         gates=gates,
         engine=EngineKind(values.get("engine", "builtin")),
         serving=_serving(values),
-        release=ReleasePlan(drill=Drill(**drill) if drill else None, **plan),
+        release=ReleasePlan(
+            drill=Drill(**drill) if drill else None, guards=guards, detectors=detectors, **plan
+        ),
     )
 
 
@@ -202,6 +214,8 @@ class _Reader:
         return any(key == p.key or key.startswith(f"{p.key}.") for p in self.problems)
 
     def _mapping(self, node: yaml.MappingNode, prefix: str) -> None:
+        if not node.value and prefix.startswith(PREFIX):
+            self._problem(node, prefix.rstrip("."), "nothing", "at least a margin")
         seen: set[str] = set()
         for key_node, value_node in node.value:
             name = str(key_node.value)

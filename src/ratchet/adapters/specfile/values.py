@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.errors import Rejected
+from ratchet.core.freeze import Window
 from ratchet.core.quota import Away, Exact
 from ratchet.core.serving import (
     ANY_TIER,
@@ -113,6 +114,16 @@ def read_notches(value: Any) -> tuple[int, ...]:
     if not value or value[-1] != 100 or sorted(set(value)) != value or value[0] < 1:
         raise Unfit("a list of whole per cents that rises to 100, like [5, 25, 50, 100]")
     return tuple(value)
+
+
+def read_windows(value: Any) -> tuple[str, ...]:
+    windows = read_texts(value)
+    for window in windows:
+        try:
+            Window.of(window)
+        except Rejected as error:
+            raise Unfit(str(error).partition("expected ")[2] or str(error)) from None
+    return windows
 
 
 def read_one_of(*words: str) -> Callable[[Any], str]:

@@ -48,6 +48,10 @@ class Client:
         """Repeatable."""
         return self._call("PUT", path, json=body)
 
+    def text(self, path: str) -> str:
+        """What is no JSON."""
+        return str(self._call("GET", path))
+
     def _call(self, method: str, path: str, **more: Any) -> Any:
         deadline = monotonic_seconds() + self._patience_seconds
         while True:
@@ -70,6 +74,8 @@ class Client:
             except ValueError:
                 detail = answer.text
             raise kind(str(detail))
+        if not answer.headers.get("content-type", "").startswith("application/json"):
+            return answer.text or None
         return answer.json() if answer.content else None
 
 

@@ -1,25 +1,21 @@
-"""`ratchet release`: plan, show, list, replay, promote, rollback, pause, resume."""
+"""`ratchet release`: plan, rehearse, show, explain, replay, and what people may do to one."""
 
 from __future__ import annotations
 
 import getpass
 import json
-from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from ratchet.adapters.specfile.reader import load_spec
-from ratchet.core.errors import NotFound, RatchetError, Rejected
-from ratchet.core.planning import Forecast, Traffic, forecast
-from ratchet.core.spec import ReleasePlan
+from ratchet.adapters.specfile.reader import duration_seconds, load_spec
+from ratchet.core.errors import RatchetError
+from ratchet.entrypoints.cli import ahead
 from ratchet.entrypoints.cli.client import Client, connect
 from ratchet.entrypoints.cli.tables import list_table
 from ratchet.entrypoints.cli.watch import find_release, follow_release
-from ratchet.kit.clock import SystemClock
 
 app = typer.Typer(help="Versions on their way to users.", no_args_is_help=True)
 
@@ -27,15 +23,15 @@ StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable answer.")]
 IdArgument = Annotated[str | None, typer.Argument(help="Default: the newest.")]
 WhyOption = Annotated[str, typer.Option("--why", help="Reason, kept in the ledger.")]
+ForceOption = Annotated[str, typer.Option("--why", help="Reason, kept in the ledger; required.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-
-DAY_SECONDS = 86_400
 
 UNDO = {
     "promote": "ratchet release rollback, while the holdback lasts",
     "rollback": "start a new run",
     "pause": "ratchet release resume",
     "resume": "ratchet release pause",
+    "extend": "ratchet release rollback",
 }
 
 
@@ -94,7 +90,9 @@ def list_(
     Console().print(table)
 
 
-def _act(verb: str, release_id: str | None, why: str, yes: bool, client: Client) -> dict[str, Any]:
+def _act(
+    verb: str, release_id: str | None, why: str, yes: bool, client: Client, **more: float
+) -> dict[str, Any]:
     wanted = find_release(client, release_id)
     release = client.get(f"/releases/{wanted}")
     if not yes:
@@ -103,7 +101,7 @@ def _act(verb: str, release_id: str | None, why: str, yes: bool, client: Client)
             "This moves live traffic",
             abort=True,
         )
-    body = {"who": getpass.getuser(), "why": why}
+    body = {"who": getpass.getuser(), "why": why, **more}
     after: dict[str, Any] = client.post(f"/releases/{wanted}/{verb}", body)
     return after
 
@@ -115,77 +113,8 @@ def _say(verb: str, release: dict[str, Any], as_json: bool) -> None:
         print(f"release {release['id']} is {release['stage']}. To undo: {UNDO[verb]}")
 
 
-@app.command()
-def plan(
-    file: Annotated[Path, typer.Option("--file", help="Spec.")] = Path("ratchet.yaml"),
-    rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Requests a second. Default: of the last day.")
-    ] = None,
-    errors: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share that fails. Default: likewise.")
-    ] = None,
-    state_dir: StateOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Can this spec's release decide at this traffic, and how long does it take?
-
-    Exit code 2 when it cannot ever.
-    """
-    spec = load_spec(file)
-    seen = Traffic(per_second=rate or 0.0, error_rate=errors or 0.0)
-    if rate is None or errors is None:
-        measured = _measured(spec.project, connect(state_dir))
-        seen = Traffic(
-            per_second=measured.per_second if rate is None else rate,
-            error_rate=measured.error_rate if errors is None else errors,
-        )
-    known = forecast(spec.release, seen)
-    if as_json:
-        print(json.dumps({**asdict(seen), **asdict(known)}, indent=2))
-    else:
-        _print_plan(spec.release, seen, known)
-    if spec.release.harm_budget is not None and spec.release.harm_budget < known.budget_least:
-        raise Rejected(known.problems[0])
-
-
-def _measured(project: str, client: Client) -> Traffic:
-    """Of the last day.  Raises `NotFound` when there was none."""
-    since = SystemClock().now() - timedelta(seconds=DAY_SECONDS)
-    rows = client.get("/traffic", project=project, since=since.isoformat())
-    requests = sum(row["requests"] for row in rows)
-    if not requests:
-        raise NotFound(
-            f"project {project} had no traffic in the last day: give --rate and --errors"
-        )
-    failed = sum(row["failed"] for row in rows)
-    return Traffic(per_second=requests / DAY_SECONDS, error_rate=failed / requests)
-
-
-def _print_plan(release: ReleasePlan, seen: Traffic, known: Forecast) -> None:
-    print(f"at {seen.per_second:.3g} requests a second, of which {seen.error_rate:.2%} fail:")
-    print(
-        f"  proof    that at most {release.errors_margin:.2%} more fail takes about "
-        f"{known.proof_units:.0f} canary answers, {known.proof_all_units:.0f} in all, "
-        f"{_long(known.proof_seconds)} (no test can do with fewer than "
-        f"{known.proof_units_limit:.0f})"
-    )
-    print(
-        f"  harm     of {2 * release.errors_margin:.2%} more failures is seen after about "
-        f"{known.found_units:.0f} canary answers, {_long(known.found_seconds)} at 5 %"
-    )
-    print(
-        f"  budget   at least {known.budget_least:.0f} bad answers; {known.budget_advised:.0f} "
-        f"decide most good releases, {2 * known.budget_advised:.0f} nearly all"
-    )
-    for problem in known.problems:
-        print(f"  ! {problem}")
-
-
-def _long(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+app.command()(ahead.plan)
+app.command()(ahead.rehearse)
 
 
 def _otherwise(found: dict[str, Any]) -> str:
@@ -225,9 +154,39 @@ def replay(
 
 
 @app.command()
-def promote(
+def explain(
+    release_id: IdArgument = None, state_dir: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """Why: every guard with its numbers, the ledger, and what it means, as Markdown."""
+    client = connect(state_dir)
+    wanted = find_release(client, release_id)
+    if as_json:
+        print(json.dumps(client.get(f"/releases/{wanted}")["guards"], indent=2))
+    else:
+        print(client.text(f"/releases/{wanted}/report"), end="")
+
+
+@app.command()
+def extend(
+    why: ForceOption,
     release_id: IdArgument = None,
-    why: WhyOption = "decided by a person",
+    budget: Annotated[
+        float, typer.Option("--budget", min=0.0, help="Bad answers more that may be given.")
+    ] = 0.0,
+    by: Annotated[str, typer.Option("--for", help="Time more, like 12h.")] = "0s",
+    yes: YesOption = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a release more harm budget or time; one that was held for want of it goes on."""
+    more = {"bad_answers": budget, "seconds": duration_seconds(by)}
+    _say("extend", _act("extend", release_id, why, yes, connect(state_dir), **more), as_json)
+
+
+@app.command()
+def promote(
+    why: ForceOption,
+    release_id: IdArgument = None,
     yes: YesOption = False,
     state_dir: StateOption = None,
     as_json: JsonOption = False,

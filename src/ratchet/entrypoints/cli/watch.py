@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ratchet.core.errors import NotFound, Unavailable
+from ratchet.core.rollout import Stage
 from ratchet.core.run import RunState
 from ratchet.entrypoints.cli.client import Client
 
@@ -50,12 +51,12 @@ def follow_run(client: Client, run_id: str, console: Console) -> dict[str, Any]:
 
 
 def follow_release(client: Client, release_id: str, console: Console) -> dict[str, Any]:
-    """Show a release as it goes; answers it as it ended."""
+    """Show a release as it goes, until it is decided; a holdback is not waited for."""
     with _bars(console) as bars:
         seen = _Seen(console, bars)
         for release in _polls(client, f"/releases/{release_id}"):
             seen.show_release(release)
-            if release["stage"] in ("promoted", "rolled_back", "unchanged"):
+            if Stage(release["stage"]).ends_run:
                 break
     return dict(release)
 

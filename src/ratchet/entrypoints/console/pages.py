@@ -17,6 +17,7 @@ from sse_starlette import EventSourceResponse
 
 from ratchet import __version__
 from ratchet.core.errors import NotFound, Unavailable
+from ratchet.core.guards import ERRORS
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.entrypoints.console import charts
 from ratchet.wiring import Parts
@@ -25,20 +26,13 @@ FOLDER = Path(__file__).parent
 REFRESH_SECONDS = 0.7
 TRAFFIC_MINUTES = 5
 RUNS_SHOWN = 8
-NOT_ENDED = ("starting", "canary", "paused", "held")
+NOT_ENDED = ("starting", "canary", "paused", "held", "holdback")
 
 
 def console(parts: Parts) -> APIRouter:
     """Routes of the console, to be included into the control API."""
     pages = APIRouter(include_in_schema=False)
-    templates = Environment(
-        loader=PackageLoader("ratchet.entrypoints.console"),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["clock"] = lambda text: str(text)[11:19]
-    templates.filters["words"] = lambda text: str(text).replace("_", " ")
+    templates = environment()
     pages.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
 
     async def live(run_id: str | None) -> str:
@@ -87,6 +81,36 @@ def console(parts: Parts) -> APIRouter:
         return EventSourceResponse(changes(request, run_id))
 
     return pages
+
+
+def _amount(guard: dict[str, Any], name: str) -> str:
+    """A guard's number as people read it; ends of an interval have their sign."""
+    value = guard[name]
+    if value is None:
+        return "–"
+    sign = "+" if name in ("low", "high") else ""
+    if guard["kind"] in ("rate", "time"):
+        return f"{value:{sign}.1%}"
+    return f"{value:{sign}.3g}"
+
+
+def _evidence(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}" if value < 1e5 else "> 100,000"
+
+
+def environment() -> Environment:
+    """The templates with their filters."""
+    templates = Environment(
+        loader=PackageLoader("ratchet.entrypoints.console"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["clock"] = lambda text: str(text)[11:19]
+    templates.filters["amount"] = _amount
+    templates.filters["evidence"] = _evidence
+    templates.filters["words"] = lambda text: str(text).replace("_", " ")
+    return templates
 
 
 async def _view(parts: Parts, run_id: str | None) -> dict[str, Any]:
@@ -180,11 +204,12 @@ def _pictures(
         return [(at, found[name]) for at, (_, _, found) in pairs if name in found]
 
     shown = {"numbers": numbers, "chart": charts.evidence_curve(curve("e"), numbers["threshold"])}
-    if "regression_max" not in numbers:
+    if plan["harm_budget"] is None:
         return shown
+    margin = next(guard["margin"] for guard in plan["guards"] if guard["name"] == ERRORS.name)
     weights = [(at, weight) for at, (_, weight, _) in zip(seconds, seen, strict=True)]
     return shown | {
-        "proof_chart": charts.regression_curve(curve("regression_max"), plan["errors_margin"]),
+        "proof_chart": charts.regression_curve(curve("regression_max"), margin),
         "weight_chart": charts.weight_curve(weights),
         "harmed_max": numbers["canary_units"] * max(numbers["regression_max"], 0.0),
     }

@@ -9,13 +9,14 @@ import grpc
 import grpc.aio
 import structlog
 
-from ratchet.adapters.envoy.records import record_of
+from ratchet.adapters.envoy.records import line_of
 from ratchet.adapters.spool import feedback_from_line, turn_from_line
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.grpc import capture, telemetry
 from ratchet.entrypoints.grpc.credentials import channel
 from ratchet.kit.peers import PeerFiles
 from ratchet.kit.secret import Secret
+from ratchet.ports import AccessRecord
 from ratchet.wire.ratchet.v1 import (
     capture_pb2,
     capture_pb2_grpc,
@@ -46,9 +47,20 @@ class Reporter:
 
     async def records(self, lines: Sequence[str]) -> None:
         """Lines of an access log.  Raises `Unavailable`."""
-        read = [telemetry.to_wire(record) for record in _readable(lines, record_of) if record]
-        if read:
-            request = telemetry_pb2.ReportRecordsRequest(gateway=self._name, records=read)
+        request = telemetry_pb2.ReportRecordsRequest(gateway=self._name)
+        for read in _readable(lines, line_of):
+            if isinstance(read, AccessRecord):
+                request.records.append(telemetry.to_wire(read))
+            elif read is not None:
+                request.assignments.append(
+                    telemetry_pb2.Assignment(
+                        request_id=read.request_id,
+                        version=read.version,
+                        route_revision=read.route_revision,
+                        conversation=read.conversation,
+                    )
+                )
+        if request.records or request.assignments:
             await self._call(self._stub.ReportRecords, request)
 
     async def turns(self, lines: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from ratchet.entrypoints.grpc.worker import check_token
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.kit.clock import Clock
 from ratchet.kit.secret import Secret
-from ratchet.ports import AccessRecord, RecordSink
+from ratchet.ports import AccessRecord, Assignment, RecordSink
 from ratchet.wire.ratchet.v1 import telemetry_pb2 as pb
 from ratchet.wire.ratchet.v1 import telemetry_pb2_grpc
 
@@ -33,6 +33,13 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         self, request: pb.ReportRecordsRequest, context: Any
     ) -> pb.ReportRecordsResponse:
         await check_token(context, self._token)
+        given = [
+            Assignment(each.request_id, VersionId(each.version), each.route_revision,
+                       each.conversation)
+            for each in request.assignments
+        ]  # fmt: skip
+        if given:
+            await or_unavailable(context, self._records.assigned(given, self._clock.now()))
         records = [from_wire(record) for record in request.records]
         new = await or_unavailable(context, self._records.add(records, self._clock.now()))
         self._metrics.saw(request.gateway, [r for r in records if r.request_id in new])

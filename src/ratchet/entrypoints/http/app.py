@@ -10,7 +10,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ratchet import __version__
 from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
-from ratchet.entrypoints.http import access, engines, errors, ledger, node, releases, runs, turns
+from ratchet.entrypoints.http import (
+    access,
+    engines,
+    errors,
+    ledger,
+    node,
+    releases,
+    runs,
+    traffic,
+    turns,
+)
 from ratchet.entrypoints.http.auth import Auth
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.wiring import Parts
@@ -35,6 +45,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     for router in (
         runs.router(parts, auth),
         releases.router(parts, auth),
+        traffic.router(parts, auth),
         engines.router(parts, auth),
     ):
         app.include_router(router, prefix=API, dependencies=reads)

@@ -99,6 +99,7 @@ def router(parts: Parts) -> APIRouter:
                     else {
                         "error_rate": e.drill.error_rate,
                         "delay_seconds": e.drill.delay_seconds,
+                        "delay_share": e.drill.delay_share,
                     },
                     "state": e.state,
                     "port": e.port,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import Field
 
 from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.access import Permission
@@ -17,6 +18,12 @@ from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.entrypoints.http.runs import SpecBody, WhyBody
 from ratchet.operations import release as operations
 from ratchet.wiring import Parts
+
+
+class ExtendBody(WhyBody):
+    bad_answers: float = Field(0.0, ge=0.0, le=1e9, description="added to the harm budget")
+    seconds: float = Field(0.0, ge=0.0, le=366 * 86_400.0, description="added to max_duration")
+
 
 VERBS = {
     "promote": Signal.PROMOTE,
@@ -52,12 +59,32 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
             for each in await operations.replayed(ReleaseId(release_id), parts.release)
         ]
 
+    @api.get("/releases/{release_id}/report", response_class=PlainTextResponse)
+    async def report(release_id: str) -> PlainTextResponse:
+        """The release as a page of Markdown: guards, ledger, what it means."""
+        page = await operations.report(ReleaseId(release_id), parts.release)
+        return PlainTextResponse(page, media_type="text/markdown; charset=utf-8")
+
     @api.post("/releases/{release_id}/otherwise")
     async def otherwise(release_id: str, body: SpecBody) -> dict[str, Any]:
         """What the release plan of another spec would have decided on the same units."""
         plan = parse_spec(body.spec, Path(body.path)).release
         found = await operations.decided_otherwise(ReleaseId(release_id), plan, parts.release)
         return asdict(found)
+
+    @api.post(
+        "/releases/{release_id}/extend",
+        dependencies=[Depends(auth.needs(Permission.RELEASE))],
+    )
+    async def extend(request: Request, release_id: str, body: ExtendBody) -> dict[str, Any]:
+        """More harm budget or time; a release that was held for want of it goes on."""
+        project = (await parts.views.release(release_id))["project"]
+        caller = permit(request, Permission.RELEASE, project, body.who)
+        more = operations.More(body.bad_answers, body.seconds)
+        await operations.extend(
+            ReleaseId(release_id), more, caller.name, body.why, parts.release, parts.durable
+        )
+        return await parts.views.release(release_id)
 
     @api.post(
         "/releases/{release_id}/{verb}",
@@ -72,17 +99,5 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
             ReleaseId(release_id), VERBS[verb], caller.name, body.why, parts.release, parts.durable
         )
         return await parts.views.release(release_id)
-
-    @api.get("/weights")
-    async def weights(project: str, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Any:
-        return await parts.views.weight_changes(project, limit)
-
-    @api.get("/traffic")
-    async def traffic(project: str, since: datetime) -> list[dict[str, Any]]:
-        return await parts.views.traffic(project, since)
-
-    @api.get("/gateways")
-    async def gateways() -> list[dict[str, Any]]:
-        return await parts.views.gateways()
 
     return api

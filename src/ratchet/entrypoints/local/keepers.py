@@ -141,6 +141,7 @@ class Keeper:
         if drill and not is_vllm:
             command += ["--drill-error-rate", str(drill["error_rate"])]
             command += ["--drill-delay-seconds", str(drill["delay_seconds"])]
+            command += ["--drill-delay-share", str(drill.get("delay_share", 1.0))]
         return command
 
     async def _watch_engines(self) -> None:

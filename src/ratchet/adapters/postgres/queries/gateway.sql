@@ -61,6 +61,22 @@ VALUES (:request_id, :project, :version_id, :routed, :route_revision, :conversat
         :completion_tokens, :sampled, :started_at, :received_at)
 ON CONFLICT (request_id) DO NOTHING;
 
+-- name: add_units!
+-- Once each, in the order given, and of a conversation the first under each weight; only under
+-- weights that two arms had.
+INSERT INTO units (request_id, project, version_id, canary, route_revision, weight,
+                   conversation, assigned_at)
+SELECT told.request_id, :project, told.version_id, changed.arms->0->>'version',
+       told.route_revision,
+       (changed.arms->0->>'weight')::integer, told.conversation, :now
+  FROM unnest(:request_ids::text[], :versions::text[], :revisions::bigint[],
+              :conversations::text[]) WITH ORDINALITY
+       AS told (request_id, version_id, route_revision, conversation, place)
+  JOIN weight_changes changed ON changed.project = :project
+   AND changed.route_revision = told.route_revision AND jsonb_array_length(changed.arms) = 2
+ ORDER BY told.place
+ON CONFLICT DO NOTHING;
+
 -- name: traffic_by_version
 SELECT version_id, count(*) AS requests, count(*) FILTER (WHERE failed) AS failed,
        percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,

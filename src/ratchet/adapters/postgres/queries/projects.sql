@@ -25,3 +25,7 @@ VALUES (:now, :who, :what, :subject, :old, :new, :because);
 
 -- name: list_audit
 SELECT at, who, what, subject, old, new, because FROM audit ORDER BY id DESC LIMIT :limit;
+
+-- name: lock_project
+-- What serves, kept as it is until the end of the transaction.
+SELECT baseline_version FROM projects WHERE name = :name FOR UPDATE;

@@ -1,9 +1,8 @@
 -- name: add_release!
 -- One release a run.
 INSERT INTO releases (id, run_id, project, candidate, baseline, stage, plan, evidence, begun,
-                      begun_revision, because, ramp_weight, created_at, updated_at)
+                      because, ramp_weight, created_at, updated_at)
 VALUES (:id, :run_id, :project, :candidate, :baseline, :stage, :plan, :evidence, :evidence,
-        coalesce((SELECT max(route_revision) FROM weight_changes WHERE project = :project), 0),
         :because, :ramp_weight, :now, :now)
 ON CONFLICT (run_id) DO NOTHING;
 
@@ -17,12 +16,15 @@ SELECT * FROM releases WHERE run_id = :run_id;
 SELECT * FROM releases ORDER BY created_at DESC LIMIT :limit;
 
 -- name: live_releases
-SELECT * FROM releases WHERE stage IN ('starting', 'canary', 'paused', 'held') ORDER BY created_at;
+SELECT * FROM releases WHERE stage IN ('starting', 'canary', 'paused', 'held', 'holdback')
+ ORDER BY created_at;
 
 -- name: commit_release
 -- Save the next version of a release, if nobody else did.  No row back means Conflict.
-UPDATE releases SET stage = :stage, notch = :notch, ramp_weight = :ramp_weight, version = :version, evidence = :evidence,
-       because = :because, updated_at = :now
+UPDATE releases SET stage = :stage, notch = :notch, ramp_weight = :ramp_weight, asks = :asks,
+       plan = :plan, version = :version, evidence = :evidence, because = :because,
+       updated_at = :now, report = NULL,
+       entered_at = coalesce(entered_at, CASE WHEN :stage = 'canary' THEN :now::timestamptz END)
  WHERE id = :id AND version = :version - 1
 RETURNING project;
 
@@ -34,9 +36,9 @@ RETURNING id;
 
 -- name: add_verdict!
 INSERT INTO verdicts (release_id, version, signal, from_stage, to_stage, weight_percent, because,
-                      numbers, who, at)
+                      numbers, watermarks, who, at)
 VALUES (:release_id, :version, :signal, :from_stage, :to_stage, :weight_percent, :because,
-        :numbers, :who, :now);
+        :numbers, :watermarks, :who, :now);
 
 -- name: list_verdicts
 SELECT * FROM verdicts WHERE release_id = :release_id ORDER BY version;
@@ -48,33 +50,104 @@ VALUES (:release_id, :now, :weight, :numbers) ON CONFLICT DO NOTHING;
 -- name: list_evidence_points
 SELECT at, weight, numbers FROM evidence_points WHERE release_id = :release_id ORDER BY at;
 
+-- name: newest_unit
+SELECT coalesce(max(sequence), 0) AS sequence FROM units WHERE project = :project;
+
 -- name: units
--- First requests of conversations at one notch, after a watermark, in order of arrival.
-SELECT sequence, version_id, failed, duration_ms
-  FROM access_records AS record
- WHERE project = :project AND route_revision = :route_revision AND sequence > :watermark
-   AND routed = 'arms'
-   AND (conversation = '' OR NOT EXISTS (
-        SELECT 1 FROM access_records AS earlier
-         WHERE earlier.route_revision = record.route_revision AND earlier.routed = 'arms'
-           AND earlier.conversation = record.conversation
-           AND earlier.sequence < record.sequence))
- ORDER BY sequence LIMIT :limit;
+-- In order of assignment, with what their records say; no record: their answer has not ended.
+SELECT unit.sequence, unit.request_id, unit.version_id, unit.route_revision, unit.weight,
+       unit.conversation, unit.assigned_at, unit.censored, unit.judged, unit.feedback,
+       record.received_at IS NOT NULL AS ended,
+       record.failed OR record.routed <> 'arms' AS failed,
+       record.first_byte_ms, record.duration_ms, record.completion_tokens, record.sampled,
+       settled.cost_usd::double precision AS cost_usd
+  FROM units unit
+  LEFT JOIN access_records record USING (request_id)
+  LEFT JOIN settlements settled USING (request_id)
+ WHERE unit.project = :project AND unit.sequence > :watermark
+   AND unit.canary = :candidate
+ ORDER BY unit.sequence LIMIT :limit;
 
--- name: weights_of_release
--- Revisions under which the candidate was one of two arms, in order.
-SELECT route_revision, (arm->>'weight')::integer AS weight
-  FROM weight_changes, jsonb_array_elements(arms) AS arm
- WHERE project = :project AND arm->>'version' = :candidate AND jsonb_array_length(arms) = 2
-   AND route_revision > :after
- ORDER BY route_revision LIMIT :limit;
+-- name: late_units
+-- The same, with what was heard of each since: its text, what people said, what was pushed.
+SELECT unit.sequence, unit.version_id, unit.route_revision, unit.weight, unit.assigned_at,
+       unit.judged, unit.feedback,
+       record.received_at IS NOT NULL AS ended,
+       coalesce(record.sampled AND record.status = 200 AND record.flags = '', false) AS captured,
+       turn.answer,
+       coalesce((SELECT jsonb_object_agg(pushed.name, pushed.value) FROM pushed_metrics pushed
+                  WHERE pushed.project = unit.project AND pushed.request_id = unit.request_id),
+                '{}') AS pushed,
+       EXISTS (SELECT FROM feedback said
+                WHERE said.project = unit.project AND said.thumbs = 'down'
+                  AND said.at > unit.assigned_at - interval '1 day'
+                  AND (said.request_id = unit.request_id
+                       OR (unit.conversation <> '' AND said.request_id = ''
+                           AND said.conversation = unit.conversation))) AS thumbs_down
+  FROM units unit
+  LEFT JOIN access_records record USING (request_id)
+  LEFT JOIN turns turn ON turn.project = unit.project AND turn.request_id = unit.request_id
+   AND turn.at > unit.assigned_at - interval '1 day'
+   AND turn.at < unit.assigned_at + interval '1 day'
+ WHERE unit.project = :project AND unit.sequence > :watermark
+   AND unit.canary = :candidate
+ ORDER BY unit.sequence LIMIT :limit;
 
--- name: recent_durations
-SELECT duration_ms FROM access_records
- WHERE version_id = :version_id AND routed = 'arms' AND NOT failed ORDER BY sequence DESC LIMIT :limit;
+-- name: push_metrics
+-- Each once; what was said first stays.
+INSERT INTO pushed_metrics (project, request_id, name, value, received_at)
+SELECT :project, told.request_id, told.name, told.value, :now
+  FROM jsonb_to_recordset(:metrics::jsonb) AS told (request_id text, name text,
+                                                    value double precision)
+ON CONFLICT DO NOTHING
+RETURNING request_id;
+
+-- name: censor_units!
+UPDATE units SET censored = true WHERE project = :project AND sequence = ANY (:sequences);
+
+-- name: keep_judged!
+UPDATE units SET judged = known.value
+  FROM jsonb_to_recordset(:values::jsonb) AS known (sequence bigint, value jsonb)
+ WHERE units.project = :project AND units.sequence = known.sequence;
+
+-- name: keep_feedback!
+UPDATE units SET feedback = known.value
+  FROM jsonb_to_recordset(:values::jsonb) AS known (sequence bigint, value jsonb)
+ WHERE units.project = :project AND units.sequence = known.sequence;
+
+-- name: recent_answers
+-- Of one arm, the newest first, in the order in which they ended.
+SELECT record.failed OR record.routed <> 'arms' AS failed
+  FROM access_records record JOIN units unit USING (request_id)
+ WHERE unit.version_id = :version_id AND unit.canary = :candidate AND unit.sequence > (
+       SELECT coalesce((begun->'streams'->'fast'->>'watermark')::bigint, 0)
+         FROM releases WHERE id = :release_id)
+ ORDER BY record.sequence DESC LIMIT :limit;
+
+-- name: recent_measures
+-- Of a version's newest answers that succeeded.
+SELECT record.first_byte_ms, record.duration_ms, record.completion_tokens,
+       settled.cost_usd::double precision AS cost_usd
+  FROM access_records record LEFT JOIN settlements settled USING (request_id)
+ WHERE record.version_id = :version_id AND record.routed = 'arms' AND NOT record.failed
+ ORDER BY record.sequence DESC LIMIT :limit;
+
+-- name: requests_per_second
+SELECT count(*) / extract(epoch FROM :now::timestamptz - :since::timestamptz)::double precision
+       AS per_second
+  FROM access_records WHERE project = :project AND received_at > :since;
 
 -- name: newest_record
 SELECT max(received_at) AS at FROM access_records WHERE project = :project;
 
 -- name: newest_verdict
 SELECT max(at) AS at FROM verdicts WHERE release_id = :release_id;
+
+-- name: put_report!
+UPDATE releases SET report = :report WHERE id = :id;
+
+-- name: without_report
+-- Decided, and not written down yet; the page of a holdback is written again when it is over.
+SELECT id FROM releases WHERE report IS NULL AND stage IN ('promoted', 'rolled_back', 'holdback')
+   AND begun ? 'streams'
+ ORDER BY updated_at DESC LIMIT 20;

@@ -109,7 +109,12 @@ RETURNING id;
 
 -- name: erase_conversations
 -- One nameless token for all of them: a conversation stays one unit of a release's evidence.
-UPDATE access_records SET conversation = (SELECT 'erased-' || gen_random_uuid())
+WITH token AS MATERIALIZED (SELECT 'erased-' || gen_random_uuid() AS name),
+units_too AS (
+    UPDATE units SET conversation = (SELECT name FROM token)
+     WHERE project = :project AND conversation = :name
+)
+UPDATE access_records SET conversation = (SELECT name FROM token)
  WHERE project = :project AND conversation = :name
 RETURNING request_id;
 

@@ -10,12 +10,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReportRecordsRequest(_message.Message):
-    __slots__ = ("gateway", "records")
+    __slots__ = ("gateway", "records", "assignments")
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     records: _containers.RepeatedCompositeFieldContainer[Record]
-    def __init__(self, gateway: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
+    assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
+    def __init__(self, gateway: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("request_id", "version", "route_revision", "conversation")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    version: str
+    route_revision: int
+    conversation: str
+    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ...) -> None: ...
 
 class ReportRecordsResponse(_message.Message):
     __slots__ = ("new",)

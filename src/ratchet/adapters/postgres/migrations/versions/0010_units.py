@@ -1,0 +1,16 @@
+"""Units in order of assignment, and holdbacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    sql = Path(__file__).parent.parent / "0010_units.sql"
+    # One driver call: the file has no parameters, so a colon in it is only a colon.
+    op.get_bind().exec_driver_sql(sql.read_text().replace("%", "%%"))

@@ -1,0 +1,262 @@
+"""What the judge remembers of a release, and how units become part of it.
+
+The unit is a conversation's first request under one weight (a request without a conversation is
+its own).  Units come in the order in which they were assigned to an arm, and are taken in that
+order: one whose answer has not ended keeps back those behind it, until it ends or its deadline
+passes, when it counts as failed.  So neither a fast failure nor an answer that never comes moves a
+unit from one block to another, and what is known never depends on when one looks.
+
+Blocks are of twenty units and never span a change of weight; what is left when the weight changes
+is a smaller block.  Only first attempts count: what a retry saved was still a failure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ratchet.core import meters
+from ratchet.core.guards import ERRORS, LATENCY, Group, group_shares, weights_of
+from ratchet.core.meters import Block, Meter, RateMeter, Tally
+from ratchet.core.routing import WEIGHT_TOTAL
+from ratchet.core.spec import ReleasePlan
+from ratchet.stats.exchangeable import log_sum_exp
+from ratchet.stats.split import SplitCheck
+
+# Of each block: small enough to be there soon, large enough to hold both arms (blocks of two take
+# twice as many canary answers to see a regression, of a hundred no fewer).
+BLOCK_UNITS = 20
+# A regression may begin late: capital is put in anew after so many units.
+EPOCH_UNITS = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One judged unit, as the gateway saw it."""
+
+    sequence: int
+    """Position in order of assignment."""
+    is_canary: bool
+    values: Mapping[str, float]
+    """By guard; what is absent was not measured."""
+    weight: int = 0
+    """The canary's, of 10,000, when it was assigned."""
+    revision: int = 0
+    """Of the weights; never falls along the order, but for stragglers."""
+    waiting_seconds: float | None = None
+    """Since it was assigned, if its values are not known yet."""
+    is_censored: bool = False
+    """Its answer did not end in time."""
+
+
+# Of a unit whose answer did not end in time.
+CENSORED: Mapping[str, float] = {ERRORS.name: 1.0, LATENCY.name: math.inf, "ttft_p95": math.inf}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Units that can be judged, in order."""
+
+    units: tuple[Unit, ...]
+    censored: tuple[int, ...]
+    """Sequences of those whose deadline passed; to be kept as such, whatever comes later."""
+
+
+def ready(units: Sequence[Unit], deadline_seconds: float) -> Ready:
+    """Units up to the first whose answer may still end in time."""
+    taken: list[Unit] = []
+    censored: list[int] = []
+    for unit in units:
+        if unit.waiting_seconds is None:
+            taken.append(unit)
+        elif unit.waiting_seconds > deadline_seconds:
+            censored.append(unit.sequence)
+            cut = replace(unit, values=CENSORED, waiting_seconds=None, is_censored=True)
+            taken.append(cut)
+        else:
+            break
+    return Ready(tuple(taken), tuple(censored))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """Guards whose values are known at the same time: one filtration."""
+
+    meters: tuple[Meter, ...]
+    watermark: int = 0
+    """Sequence of the last unit that was taken."""
+    revision: int = 0
+    """Newest revision of weights that a unit was taken of."""
+    units: Tally = field(default_factory=Tally)
+    """All that were taken."""
+    stragglers: int = 0
+    """Canary units of a revision that was over: seen by users, and not judged."""
+    epochs: int = 0
+    """Times that capital was put in anew."""
+
+    @property
+    def log_harm(self) -> float:
+        weights = np.log(weights_of([meter.guard for meter in self.meters]))
+        logs = np.array([meter.log_harm for meter in self.meters])
+        return float(log_sum_exp(logs + weights))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Everything the judge remembers of a release.  It is stored with the release.
+
+    Two evidences of one release with the same watermarks are the same.
+    """
+
+    streams: Mapping[Group, Stream]
+    split: SplitCheck = field(default_factory=SplitCheck)
+    censored: Tally = field(default_factory=Tally)
+    """Of the fast units: those whose answer did not end in time."""
+    notch_units: int = 0
+    """Canary units at the current weight."""
+    weight_units: int = 0
+    """Of both arms, at the current weight."""
+
+    @property
+    def fast(self) -> Stream:
+        return self.streams[Group.FAST]
+
+    @property
+    def watermark(self) -> int:
+        return self.fast.watermark
+
+    @property
+    def log_harm(self) -> float:
+        """ln of the evidence of harm, of the group that has most, against one limit for all."""
+        shares = group_shares([meter.guard for meter in self.meters])
+        return max(math.log(shares[g]) + stream.log_harm for g, stream in self.streams.items())
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        return tuple(meter for stream in self.streams.values() for meter in stream.meters)
+
+    def meter(self, name: str) -> Meter:
+        return next(meter for meter in self.meters if meter.guard.name == name)
+
+
+def first_evidence(
+    plan: ReleasePlan, baseline: Mapping[str, Sequence[float]], after: int = 0
+) -> Evidence:
+    """As a release begins.  `baseline` are the baseline's newest values before it, by guard; units
+    up to `after` are not the release's."""
+    streams = {}
+    for group in group_shares(plan.guards):
+        guards = [guard for guard in plan.guards if guard.group is group]
+        made = tuple(meters.fresh(guard, baseline.get(guard.name, ())) for guard in guards)
+        streams[group] = Stream(made, watermark=after)
+    return Evidence(streams)
+
+
+def observe(
+    evidence: Evidence,
+    units: Sequence[Unit],
+    weight: int,
+    group: Group = Group.FAST,
+    *,
+    until: int | None = None,
+) -> Evidence:
+    """Take units of one group in whole blocks; the rest waits for more.  Units that were taken are
+    skipped.  `weight` is the present one, of 10,000, that counts are of; with `until`, no block is
+    taken that ends behind that unit."""
+    stream = evidence.streams[group]
+    fresh = [unit for unit in units if unit.sequence > stream.watermark]
+    for block, stragglers in _blocks(fresh, stream.revision):
+        if until is not None and block[-1].sequence > until:
+            break
+        evidence = _take(evidence, group, block, stragglers, weight)
+    return evidence
+
+
+def _blocks(units: Sequence[Unit], revision: int) -> Iterator[tuple[list[Unit], int]]:
+    """Blocks, each with how many canary units between its own came too late to be in one."""
+    block: list[Unit] = []
+    # Before the block's last unit, and after it: those will be seen again with the next.
+    inside, behind = 0, 0
+    for unit in units:
+        newest = max(revision, block[-1].revision if block else 0)
+        if unit.revision < newest:
+            behind += unit.is_canary
+            continue
+        if block and unit.revision > block[-1].revision:
+            yield block, inside
+            block, inside = [], 0
+        block.append(unit)
+        inside, behind = inside + behind, 0
+        if len(block) == BLOCK_UNITS:
+            yield block, inside
+            revision, block, inside = unit.revision, [], 0
+
+
+def _take(
+    evidence: Evidence, group: Group, units: Sequence[Unit], stragglers: int, weight: int
+) -> Evidence:
+    is_canary = np.array([unit.is_canary for unit in units])
+    names = [meter.guard.name for meter in evidence.streams[group].meters]
+    block = Block(
+        is_canary,
+        {name: np.array([unit.values.get(name, math.nan) for unit in units]) for name in names},
+        units[0].weight / WEIGHT_TOTAL,
+    )
+    stream = _grown(evidence.streams[group], units, block, stragglers)
+    evidence = replace(evidence, streams={**evidence.streams, group: stream})
+    if group is not Group.FAST:
+        return evidence
+    shown = int(is_canary.sum())
+    cut = np.array([unit.is_censored for unit in units], dtype=np.float64)
+    is_now = units[0].weight == weight
+    return replace(
+        evidence,
+        split=evidence.split.observe(block.share, len(units), shown),
+        censored=evidence.censored.add(cut, is_canary),
+        notch_units=evidence.notch_units + shown * is_now,
+        weight_units=evidence.weight_units + len(units) * is_now,
+    )
+
+
+def _grown(stream: Stream, units: Sequence[Unit], block: Block, stragglers: int) -> Stream:
+    measured, epochs = stream.meters, stream.epochs
+    if stream.units.units >= (epochs + 1) * EPOCH_UNITS:
+        measured, epochs = tuple(meter.begin_epoch() for meter in measured), epochs + 1
+    return replace(
+        stream,
+        meters=tuple(meter.observe(block) for meter in measured),
+        watermark=units[-1].sequence,
+        revision=units[-1].revision,
+        units=stream.units.add(np.zeros(len(units)), block.is_canary),
+        stragglers=stream.stragglers + stragglers,
+        epochs=epochs,
+    )
+
+
+def with_references(evidence: Evidence, known: Evidence) -> Evidence:
+    """With what another evidence knows of the baseline before the release."""
+    references = {
+        (meter.guard.name, meter.guard.kind): meter.reference
+        for meter in known.meters
+        if not isinstance(meter, RateMeter)
+    }
+
+    def learned(meter: Meter) -> Meter:
+        found = references.get((meter.guard.name, meter.guard.kind))
+        if found is None or isinstance(meter, RateMeter):
+            return meter
+        return replace(meter, reference=found)
+
+    streams = {
+        group: replace(stream, meters=tuple(map(learned, stream.meters)))
+        for group, stream in evidence.streams.items()
+    }
+    return replace(evidence, streams=streams)
+
+
+def next_weight_begins(evidence: Evidence) -> Evidence:
+    """Evidence as another weight begins: what was learned stays, the counts start again."""
+    return replace(evidence, notch_units=0, weight_units=0)
