@@ -11,7 +11,7 @@ from ratchet.core.artifact import VersionId
 from ratchet.core.evidence import first_evidence, observe, ready
 from ratchet.core.guards import KNOWN, with_always
 from ratchet.core.planning import Traffic
-from ratchet.core.rehearsal import Played, Suppose, only_measured, rehearse
+from ratchet.core.rehearsal import Looked, Suppose, only_measured, rehearse
 from ratchet.core.report import Entry, amount, markdown, power
 from ratchet.core.rollout import Release, ReleaseId, Stage
 from ratchet.core.spec import ReleasePlan
@@ -62,7 +62,7 @@ def test_numbers_are_shown_in_their_own_unit() -> None:
 
 def ending(
     suppose: Suppose, *, plan: ReleasePlan = PLAN, per_second: float = 10.0, hours: float = 2.0
-) -> Played:
+) -> Looked:
     traffic = Traffic(per_second=per_second, error_rate=0.01)
     chance = np.random.default_rng(1)
     return list(rehearse(plan, traffic, suppose, chance, hours * 3600))[-1]

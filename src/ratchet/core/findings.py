@@ -199,7 +199,7 @@ def unit_of(guard: Guard) -> str:
     return {
         Kind.RATE: "of the answers",
         Kind.TIME: "of the answers above the baseline's p95",
-        Kind.AMOUNT: "on average, cut at the baseline's p99",
+        Kind.AMOUNT: "on average; the interval cuts at the baseline's p99",
         Kind.SCORE: "lost of a score of 1, on average",
     }[guard.kind]
 

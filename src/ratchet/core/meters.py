@@ -232,7 +232,7 @@ class TimeMeter:
 @dataclass(frozen=True, slots=True, eq=False)
 class AmountMeter:
     """Heavy-tailed, as costs and lengths are: judged on a logarithmic scale, so that no cap and no
-    variance is needed.  Numbers for people are of values cut at the baseline's p99."""
+    variance is needed.  The interval is of values cut at the baseline's p99; the means are not."""
 
     guard: Guard
     reference: Reference = field(default_factory=Reference)
@@ -279,7 +279,7 @@ class AmountMeter:
             more=self.more.observe(scores(tolerance), is_canary),
             not_more=self.not_more.observe(-scores(margin), is_canary),
             difference=self.difference.observe(shown, is_canary, block.share),
-            tally=self.tally.add(shown * self.unit, is_canary),
+            tally=self.tally.add(np.where(np.isfinite(values), values, self.unit), is_canary),
         )
         if not self.guard.is_two_sided:
             return measured

@@ -36,10 +36,12 @@ class Suppose:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """One verdict, with when it was and what it led to."""
+class Looked:
+    """One look, with when it was, what it said and what it led to."""
 
     seconds: float
+    weight: int
+    """Of 10,000, when it looked."""
     release: Release
     verdict: Verdict
     evidence: Evidence
@@ -51,8 +53,25 @@ def rehearse(
     suppose: Suppose,
     chance: np.random.Generator,
     seconds_max: float,
-) -> Iterator[Played]:
-    """Every verdict that moves the release, and the last one."""
+) -> Iterator[Looked]:
+    """Every look that moves the release, and the last one."""
+    last = None
+    for look in looks(plan, traffic, suppose, chance, seconds_max):
+        if look.verdict.signal is not None:
+            yield look
+        last = look
+    if last is not None and last.verdict.signal is None:
+        yield last
+
+
+def looks(
+    plan: ReleasePlan,
+    traffic: Traffic,
+    suppose: Suppose,
+    chance: np.random.Generator,
+    seconds_max: float,
+) -> Iterator[Looked]:
+    """A look every ten seconds, until the release is decided or the time is over."""
     evidence = first_evidence(plan, _usual(chance))
     release = Release(
         id=ReleaseId("rehearsal"),
@@ -77,14 +96,13 @@ def rehearse(
             seconds_since_start=seconds,
         )
         verdict = judge(release, plan, evidence, sight)
-        is_over = seconds >= seconds_max
+        weight, seen = release.weight, evidence
         if verdict.signal is not None:
             # Whatever it is, it is another weight.
             release = decide(release, verdict.signal, verdict.weight).release
             evidence, revision, since = next_weight_begins(evidence), revision + 1, 0.0
-        if verdict.signal is not None or is_over:
-            yield Played(seconds, release, verdict, evidence)
-        if is_over or release.stage is not Stage.CANARY:
+        yield Looked(seconds, weight, release, verdict, seen)
+        if seconds >= seconds_max or release.stage is not Stage.CANARY:
             return
 
 
