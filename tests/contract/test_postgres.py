@@ -380,6 +380,8 @@ def test_newest_answers_are_counted_as_they_ended(database_url: str) -> None:
         recent = await PostgresReleases(database).recent(stored)
 
         assert recent == Recent(canary_failures_in_a_row=3, baseline_units=2, baseline_failed=1)
+        since = NOW - timedelta(days=1)
+        assert await PostgresReleases(database).answers("p", since) == (7, 4)
         later = NOW + timedelta(seconds=30)
         assert await PostgresReleases(database).requests_per_second("p", later) == 7 / 60
 

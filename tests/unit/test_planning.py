@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.guards import ERRORS, with_always
-from ratchet.core.planning import Traffic, forecast
+from ratchet.core.planning import Traffic, forecast, never_decides
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.limits import divergence, units_to_exclude, units_to_find
 
@@ -64,3 +64,17 @@ def test_users_who_never_fail_are_no_reason_to_divide_by_zero() -> None:
 
     assert quiet.proof_units >= 200
     assert quiet.proof_seconds > 1e9
+
+
+def test_a_run_whose_release_could_never_be_decided_is_refused_with_the_nearest_that_can() -> None:
+    said = never_decides(plan(5), 2_000, 20)
+
+    assert said is not None
+    assert said.startswith(
+        "release: 1.00% of 2000 answers failed, and a harm budget of 5 can never"
+    )
+    assert "at least 10" in said
+    # Enough budget, no budget, or too few answers to know.
+    assert never_decides(plan(100), 2_000, 20) is None
+    assert never_decides(plan(None), 2_000, 20) is None
+    assert never_decides(plan(5), 999, 20) is None

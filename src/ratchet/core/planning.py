@@ -23,6 +23,8 @@ FOUND_OVER_LIMIT = 1.35
 # So many times the least budget decide most good releases; twice as much nearly all.
 BUDGET_OVER_LEAST = 5.5
 FIRST_WEIGHT = 0.05
+# Fewer say too little of a rate to refuse a plan for it.
+KNOWN_ANSWERS_MIN = 1_000
 # A rate of zero is never known to be so.
 RATE_LEAST = 1e-4
 
@@ -78,6 +80,17 @@ def forecast(plan: ReleasePlan, traffic: Traffic) -> Forecast:
         found_seconds=found / FIRST_WEIGHT / per_second,
         problems=tuple(_problems(plan, least, advised)),
     )
+
+
+def never_decides(plan: ReleasePlan, answers: int, failed: int) -> str | None:
+    """Why a plan can never promote at the rate of failures that was seen, with the nearest that
+    can; None when it may, or when too few answers were seen to know."""
+    if plan.harm_budget is None or answers < KNOWN_ANSWERS_MIN:
+        return None
+    known = forecast(plan, Traffic(per_second=0.0, error_rate=failed / answers))
+    if plan.harm_budget >= known.budget_least:
+        return None
+    return f"release: {failed / answers:.2%} of {answers} answers failed, and {known.problems[0]}"
 
 
 def _problems(plan: ReleasePlan, least: float, advised: float) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 from ratchet.core.analysis import first_weight
@@ -25,6 +26,7 @@ from ratchet.core.gates import (
     majority_share,
     metrics_of,
 )
+from ratchet.core.planning import never_decides
 from ratchet.core.rollout import Release, ReleaseId, Stage
 from ratchet.core.run import RunState, StageName, StageState, next_attempt
 from ratchet.durable.flow import Flow
@@ -52,6 +54,8 @@ from ratchet.stats.bootstrap import wilson_interval
 # is a recorded step, so looks grow rarer: a day of waiting is some 1,500 records to replay.
 POLL_SECONDS_MIN = 2.0
 POLL_SECONDS_MAX = 60.0
+# What users sent for so long is what a release's plan is measured by.
+PLANNED_FROM = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,9 @@ class Pipeline:
             problems += [f"{bad.place}: {bad.found}" for bad in suite.rows.bad]
             if not suite.rows.good:
                 problems.append(f"evaluate: suite {suite.name} has no items")
+        seen = await self.evidence.answers(run.spec.project, self.clock.now() - PLANNED_FROM)
+        if (never := never_decides(run.spec.release, *seen)) is not None:
+            problems.append(never)
         if problems:
             raise Rejected("\n".join(problems))
         detail = {

@@ -302,6 +302,9 @@ class EvidenceSource(Protocol):
     async def baseline_measures(self, version: VersionId) -> Mapping[str, Sequence[float]]:
         """Of the version's newest answers, by guard."""
 
+    async def answers(self, project: str, since: datetime) -> tuple[int, int]:
+        """How many there were, and how many of them failed."""
+
     async def requests_per_second(self, project: str, now: datetime) -> float:
         """Of the last minute."""
 

@@ -281,6 +281,10 @@ class PostgresReleases:
         rows = await self._db.all("recent_measures", version_id=version, limit=REFERENCE_UNITS)
         return by_guard([_answer({**row, "failed": False}) for row in rows])
 
+    async def answers(self, project: str, since: datetime) -> tuple[int, int]:
+        row = await self._db.one("count_answers", project=project, since=since)
+        return (0, 0) if row is None else (int(row["answers"]), int(row["failed"]))
+
     async def requests_per_second(self, project: str, now: datetime) -> float:
         since = now - timedelta(seconds=RATE_SECONDS)
         row = await self._db.one("requests_per_second", project=project, since=since, now=now)

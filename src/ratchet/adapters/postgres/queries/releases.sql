@@ -132,6 +132,10 @@ SELECT record.first_byte_ms, record.duration_ms, record.completion_tokens,
  WHERE record.version_id = :version_id AND record.routed = 'arms' AND NOT record.failed
  ORDER BY record.sequence DESC LIMIT :limit;
 
+-- name: count_answers
+SELECT count(*) AS answers, count(*) FILTER (WHERE failed) AS failed
+  FROM access_records WHERE project = :project AND received_at > :since;
+
 -- name: requests_per_second
 SELECT count(*) / extract(epoch FROM :now::timestamptz - :since::timestamptz)::double precision
        AS per_second
