@@ -111,3 +111,8 @@ def test_people_are_given_time_and_silence_is_no_complaint() -> None:
     [down, quiet] = late_units(LOOKED_AT, Group.FEEDBACK, late)
     assert (down.values, quiet.values) == ({"thumbs_down": 1.0}, {"thumbs_down": 0.0})
     assert (down.weight, down.revision, down.is_canary) == (500, 3, True)
+
+
+def test_a_guard_that_looks_into_answers_needs_to_know_for_what() -> None:
+    with pytest.raises(Rejected, match=r"release\.guards\.format: expected what to look for"):
+        replace(LOOKED_AT, detectors=())
