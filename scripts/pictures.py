@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ratchet.core.findings import describe
+from ratchet.core.planning import Traffic
+from ratchet.core.rehearsal import Looked, Suppose, looks
+from ratchet.core.spec import ReleasePlan
+from ratchet.entrypoints.console import charts
+from ratchet.entrypoints.console.pages import FOLDER, environment
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+# The tests are no package that is installed, so they are found by the path above.
 from tests.browser import page  # noqa: E402
-
-from ratchet.core.findings import describe  # noqa: E402
-from ratchet.core.planning import Traffic  # noqa: E402
-from ratchet.core.rehearsal import Looked, Suppose, looks  # noqa: E402
-from ratchet.core.spec import ReleasePlan  # noqa: E402
-from ratchet.entrypoints.console import charts  # noqa: E402
-from ratchet.entrypoints.console.pages import FOLDER, environment  # noqa: E402
 
 TRAFFIC = Traffic(per_second=10.0, error_rate=0.01)
 PICTURES = {
@@ -41,6 +42,7 @@ def draw(steps: Sequence[Looked], title: str) -> str:
         "fails more often by at most": charts.regression_curve(bound, 0.01),
         "canary weight": charts.weight_curve([(s.seconds, s.weight / 100) for s in steps]),
     }
+    # A template's macros are attributes that only the template knows.
     chart = environment().get_template("live.html").module.chart  # type: ignore[attr-defined]
     figures = "".join(
         f"<figure><figcaption>{name}</figcaption>{chart(line, name)}</figure>"
