@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from judges.others import of_failures, of_means
-from judges.ours import FALSE_ROLLBACK, Ours, harm_budgeted
+from judges.ours import FALSE_ROLLBACK, Ours, Within, harm_budgeted
 from judges.world import (
     UNITS,
     World,
@@ -34,6 +34,7 @@ from judges.world import (
     costs,
     drifting_failures,
     failures,
+    failures_in_a_segment,
     late,
     latencies,
     losses,
@@ -215,6 +216,8 @@ def nothing_wrong() -> list[Play]:
                    sticky_users=300), ours_alone, 400, 2_000, 6),
         Play(World(name="A/A, nine metrics", kind="failures", values=same),
              lambda world, runs: [Nine(world, runs)], 60, 1_000, 7),
+        Play(World(name="A/A, ten segments", kind="failures", values=same),
+             lambda world, runs: [Within(world, runs)], 400, 4_000, 10),
         Play(World(name="A/A, latency", kind="latency", values=latencies()),
              ours_alone, 200, 2_000, 8),
         Play(World(name="A/A, judge's scores, 20 % judged", kind="scores", values=losses(0.8, 0.8),
@@ -237,6 +240,9 @@ def something_wrong() -> list[Play]:
         Play(_errors("errors 1 to 3 %, always 5 %", 0.01, 0.03, weights=five, blocks=2_000),
              lambda w, r: [Ours(w, r), OneOfNine(w, r)], 2000, 8_000, 21),
         Play(_errors("errors 1 to 3 %", 0.01, 0.03), with_failures, 400, 4_000, 22),
+        Play(World(name="errors 1 to 10 % in a tenth of the traffic", kind="failures",
+                   values=failures_in_a_segment(0.01, 0.1), excess=0.009),
+             lambda w, r: [Ours(w, r), Within(w, r)], 400, 4_000, 31),
         Play(_errors("errors 1 to 2 %", 0.01, 0.02), with_failures, 1000, 4_000, 23),
         Play(_errors("errors 0.1 to 1 %", 0.001, 0.01), with_failures, 1000, 4_000, 24),
         Play(_errors("refusals 3 to 6 %", 0.03, 0.06), with_failures, 1000, 4_000, 25),
@@ -345,6 +351,7 @@ def results(rows: list[Row], budgeted: list[Budgeted], pairs: float) -> list[Res
     nine = {row.world: row for row in rows if row.judge.startswith("ratchet, ")}
     kayenta = {row.world: row for row in rows if row.judge == "kayenta"}
     by = {(row.name, row.budget): row for row in budgeted}
+    in_a_tenth = "errors 1 to 10 % in a tenth of the traffic"
 
     def false(id_: str, world: str, target: float = 1.0) -> Result:
         row = ours.get(world) or nine[world]
@@ -361,6 +368,7 @@ def results(rows: list[Row], budgeted: list[Budgeted], pairs: float) -> list[Res
         false("C3.drift", "A/A, both drift 0.5 to 3 %"),
         false("C3.wrong_split", "A/A, 5 % asked, 7 % given"),
         false("C3.sticky_users", "A/A, sticky users, by conversation"),
+        false("C3.segments", "A/A, ten segments"),
         false("C3.latency", "A/A, latency"),
         false("C3.scores", "A/A, judge's scores, 20 % judged"),
         soon("C4.errors_1_to_50", "errors 1 to 50 %", 10),
@@ -368,6 +376,8 @@ def results(rows: list[Row], budgeted: list[Budgeted], pairs: float) -> list[Res
         soon("C5.errors_1_to_3", "errors 1 to 3 %, always 5 %", 510),
         Result("C5.limit", limit_of(0.01, 0.03), "canary requests"),
         Result("C5.in_nine", nine["errors 1 to 3 %, always 5 %"].canary, "canary requests", 660),
+        Result("segments.whole_alone", ours[in_a_tenth].canary, "canary requests"),
+        Result("segments.within", nine[in_a_tenth].canary, "canary requests"),
         soon("C6.errors_1_to_2", "errors 1 to 2 %", 1_900),
         soon("C7.errors_01_to_1", "errors 0.1 to 1 %", 560),
         soon("C8.refusals_3_to_6", "refusals 3 to 6 %", 560),

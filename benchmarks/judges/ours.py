@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from judges.world import UNITS, Block, Floats, Labels, World, stream
+from judges.world import SEGMENTS, UNITS, Block, Floats, Labels, World, stream
 from ratchet.core.ramp import Exposure, Ramp, first_weight, next_weight
 from ratchet.stats.betting import RegressionBound
 from ratchet.stats.harm import Scale, Shift, Slower, YesNo, scale_of
@@ -71,6 +71,44 @@ class Ours:
             self.evidence = self.evidence.observe(scores, is_canary, bounds)
         else:
             self.evidence = self.evidence.observe(scores, is_canary)
+
+
+class Within:
+    """Failures in the whole at half of the error rate, and at the other half within each of ten
+    segments, in blocks of two hundred units: what `release.segments` does."""
+
+    name = "ratchet, within segments"
+
+    def __init__(self, world: World, runs: int) -> None:
+        self._whole = Ours(world, runs, share=0.5)
+        self._limit = np.log(2.0 / FALSE_ROLLBACK)
+        self._within: Any = YesNo.fresh((runs, SEGMENTS))
+        self._half: list[tuple[Floats, Labels]] = []
+
+    def step(self, block: Block, alive: Labels) -> Labels:
+        self._whole.observe(block, alive)
+        self._observe(block, alive)
+        most = np.logaddexp.reduce(self._within.log_e, axis=-1) - np.log(SEGMENTS)
+        hit: Labels = (most >= self._limit) | (self._whole.evidence.log_e >= self._limit)
+        self._whole.evidence = take(self._whole.evidence, ~hit)
+        self._within = take(self._within, ~hit)
+        self._half = [(values[~hit], canary[~hit]) for values, canary in self._half]
+        return hit
+
+    def _observe(self, block: Block, alive: Labels) -> None:
+        self._half.append((block.values[alive], block.is_canary[alive]))
+        if len(self._half) < 2:
+            return
+        if (block.number + 1) % EPOCH_BLOCKS == 0:
+            self._within = self._within.begin_epoch()
+        values, is_canary = (
+            np.concatenate(parts, axis=1) for parts in zip(*self._half, strict=True)
+        )
+        # One segment after the other: (runs, segments, units).
+        shape = (len(values), -1, SEGMENTS)
+        bad = (values.reshape(shape) > 0.5).swapaxes(1, 2)
+        self._within = self._within.observe_units(bad, is_canary.reshape(shape).swapaxes(1, 2))
+        self._half = []
 
 
 def _judged(scores: Floats, is_canary: Labels, is_judged: Labels) -> tuple[Floats, Labels]:

@@ -74,6 +74,20 @@ def failures(baseline: float, canary: float) -> Values:
     return draw
 
 
+SEGMENTS = 10
+
+
+def failures_in_a_segment(baseline: float, canary: float) -> Values:
+    """Units come from ten segments in turn; the canary is worse in one of them."""
+
+    def draw(chance: np.random.Generator, is_canary: Labels, _: int) -> Floats:
+        is_worse = is_canary & (np.arange(is_canary.shape[1]) % SEGMENTS == 0)
+        rates = np.where(is_worse, canary, baseline)
+        return (chance.random(is_canary.shape) < rates).astype(np.float64)
+
+    return draw
+
+
 def drifting_failures(first: float, last: float, blocks: int) -> Values:
     """Both arms get worse together."""
 

@@ -27,6 +27,7 @@ from ratchet.core.evidence import CENSORED, first_evidence, observe
 from ratchet.core.guards import Group
 from ratchet.core.rollout import Release, ReleaseId, Signal, Stage, decide
 from ratchet.core.run import AttemptState, RunState, StageName
+from ratchet.core.segments import Dimension
 from ratchet.operations.runs import base_version
 from ratchet.ports import (
     AccessRecord,
@@ -333,6 +334,35 @@ def test_units_are_first_requests_of_conversations_under_weights_of_two_arms(
         # Another release's units are its own.
         other = replace(stored.release, candidate=old, baseline=VersionId("v_candidate"))
         assert await releases.units(other, 0, NOW) == []
+
+    with_database(database_url, scenario)
+
+
+def test_what_is_known_of_a_request_is_kept_with_its_unit_and_makes_segments(
+    database_url: str,
+) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_canary(database)
+        records, releases = PostgresRecords(database), PostgresReleases(database)
+        old, german = stored.release.baseline, {"language": "de", "tenant": "acme"}
+        given = [Assignment("a", VersionId("v_candidate"), 2, "", german)]
+        batch = [
+            replace(record(f"q{n}", old, 2), known=german if n % 3 == 0 else {"language": "en"})
+            for n in range(180)
+        ]
+
+        await records.assigned(given, NOW)
+        await records.add(batch, NOW)
+        within = await releases.segment_measures(old, (Dimension.LANGUAGE,))
+        seen = await releases.units(stored.release, 0, NOW)
+
+        assert {name: len(values["errors"]) for name, values in within.items()} == {
+            "language=en": 120,
+            "language=de": 60,
+        }
+        assert await releases.segment_measures(old, ()) == {}
+        assert (seen[0].known, seen[0].waiting_seconds) == (german, 0.0)
+        assert [unit.known.get("tenant", "") for unit in seen[1:5]] == ["acme", "", "", "acme"]
 
     with_database(database_url, scenario)
 

@@ -22,6 +22,7 @@ from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
 from ratchet.core.guards import Kind
 from ratchet.core.quota import Away, Exact
+from ratchet.core.segments import Dimension
 from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
 from ratchet.core.spec import Drill, EngineKind, ReleasePlan
 from ratchet.entrypoints.cli.main import app
@@ -308,6 +309,16 @@ def test_the_schema_knows_every_key() -> None:
         for part in key.split("."):
             place = place["properties"][part]
         assert place["description"] == FIELDS[key].doc
+
+
+def test_segments_are_read() -> None:
+    text = SMALL + "release: {segments: [tenant, feature]}\n"
+    spec = parse_spec(text, Path("/x/ratchet.yaml"))
+
+    assert spec.release.segments == (Dimension.TENANT, Dimension.FEATURE)
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    [problem] = problems(text.replace("feature]", "colour]"))
+    assert problem.endswith("expected a list of tenant, language, prompt_length, feature")
 
 
 def test_the_reference_page_knows_every_key() -> None:

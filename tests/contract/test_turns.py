@@ -175,7 +175,8 @@ def test_an_erased_person_is_gone_and_does_not_come_back(database_url: str) -> N
     async def scenario(database: Database) -> None:
         await a_live_release(database)
         parts, views = parts_of(database), PostgresViews(database)
-        named = replace(record("r1", "v_1", 1), conversation="jane")
+        hers = {"tenant": "jane", "language": "de"}
+        named = replace(record("r1", "v_1", 1), conversation="jane", known=hers)
         await PostgresRecords(database).add([named], NOW)
         await parts.turns.add([turn("r1"), turn("r2", subject="other")], NOW)
         await parts.turns.add_feedback([said("f1", request="r1"), said("f2", request="r2")], NOW)
@@ -184,6 +185,9 @@ def test_an_erased_person_is_gone_and_does_not_come_back(database_url: str) -> N
 
         assert (erased.turns, erased.feedback, erased.conversations) == (1, 1, 1)
         assert erased.versions == ("v_1",)
+        [kept] = await database.all("recent_measures", version_id="v_1", limit=9)
+        assert kept["known"]["tenant"].startswith("erased-")
+        assert kept["known"]["language"] == "de"
         [left] = await views.turns("p", 10)
         assert (left["request_id"], len(left["feedback"])) == ("r2", 1)
         # It waited at a gateway meanwhile.

@@ -17,6 +17,7 @@ from ratchet.core.access import Admission
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Unavailable
 from ratchet.core.routing import Arm, Endpoint
+from ratchet.core.serving import Access, Serving, Sticky
 from ratchet.entrypoints import shipping
 from ratchet.entrypoints.grpc.reporter import Reporter
 from ratchet.entrypoints.grpc.telemetry import Telemetry
@@ -120,6 +121,7 @@ def test_a_record_names_the_key_and_no_request_chooses_its_own_id() -> None:
         refused = await asyncio.to_thread(gateway.ask, None)
         one, two = await kept.until(2)
 
+        assert one.known["tenant"] == "ana"
         assert refused.status_code == 401
         assert (one.key_id, two.key_id) == ("key_1", "key_1")
         # Records are settled once per id: a client must not make two requests one.
@@ -281,10 +283,20 @@ def test_who_is_given_which_of_two_arms_is_told_as_the_request_begins() -> None:
         def begin() -> None:
             # One arm: nobody is on trial, whatever a client says.
             gateway.ask(None, headers={"x-ratchet-trial": "1"})
-            gateway.serve(OPEN, arms=arms, endpoints={VERSION: there, other: there})
+            serving = Serving(access=Access.OPEN, sticky=Sticky.USER)
+            gateway.serve(
+                OPEN, arms=arms, endpoints={VERSION: there, other: there}, serving=serving
+            )
 
         await asyncio.to_thread(begin)
-        slow = {"x-test-wait": "1.5", "x-ratchet-conversation": "talk"}
+        slow = {
+            "x-test-wait": "1.5",
+            "x-ratchet-conversation": "talk",
+            "accept-language": "de-AT",
+            "x-ratchet-segment": "tools",
+            # Nobody says who they are but a key.
+            "x-ratchet-principal": "somebody",
+        }
         asked = asyncio.create_task(asyncio.to_thread(gateway.ask, None, headers=slow))
         deadline = time.monotonic() + 10
         while not kept.given:
@@ -292,11 +304,17 @@ def test_who_is_given_which_of_two_arms_is_told_as_the_request_begins() -> None:
             await asyncio.sleep(0.02)
 
         [given], ended = kept.given, len(kept.records)
+        assert given.known == {"language": "de", "prompt_length": "short", "feature": "tools"}
         assert ended == 1
         assert (given.conversation, given.route_revision) == ("talk", 2)
         answer = await asked
         assert answer.headers["x-ratchet-version"] == given.version
         [_, record] = await kept.until(2)
         assert (record.request_id, record.version) == (given.request_id, given.version)
+        assert record.known == given.known
+        # A conversation that only the body names has one arm, and is one unit, too.
+        await asyncio.to_thread(gateway.ask, None, json={"model": "m", "user": "ana"})
+        *_, last = await kept.until(3)
+        assert (last.conversation, kept.given[-1].conversation) == ("ana", "ana")
 
     with_records(OPEN, scenario)

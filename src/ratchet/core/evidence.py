@@ -7,7 +7,9 @@ passes, when it counts as failed.  So neither a fast failure nor an answer that 
 unit from one block to another, and what is known never depends on when one looks.
 
 Blocks are of twenty units and never span a change of weight; what is left when the weight changes
-is a smaller block.  Only first attempts count: what a retry saved was still a failure.
+is a smaller block.  Segments of the traffic are judged in blocks ten times as long, and so on
+evidence of their own: what is known at other times may not be averaged.  Only first attempts count:
+what a retry saved was still a failure.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ratchet.core import meters
 from ratchet.core.guards import ERRORS, LATENCY, Group, group_shares, weights_of
 from ratchet.core.meters import Block, Meter, RateMeter, Tally
 from ratchet.core.routing import WEIGHT_TOTAL
+from ratchet.core.segments import Known, is_of
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.exchangeable import log_sum_exp
 from ratchet.stats.split import SplitCheck
@@ -29,6 +32,8 @@ from ratchet.stats.split import SplitCheck
 # Of each block: small enough to be there soon, large enough to hold both arms (blocks of two take
 # twice as many canary answers to see a regression, of a hundred no fewer).
 BLOCK_UNITS = 20
+# Within segments, so that one of a tenth of the traffic still has twenty in a block.
+SEGMENT_BLOCK_UNITS = 10 * BLOCK_UNITS
 # A regression may begin late: capital is put in anew after so many units.
 EPOCH_UNITS = 3_000
 
@@ -50,6 +55,8 @@ class Unit:
     """Since it was assigned, if its values are not known yet."""
     is_censored: bool = False
     """Its answer did not end in time."""
+    known: Known = field(default_factory=dict)
+    """What segments it is of."""
 
 
 # Of a unit whose answer did not end in time.
@@ -112,6 +119,8 @@ class Evidence:
     """
 
     streams: Mapping[Group, Stream]
+    segments: Mapping[Group, Stream] = field(default_factory=dict)
+    """The same guards within each segment; empty where none is judged."""
     split: SplitCheck = field(default_factory=SplitCheck)
     censored: Tally = field(default_factory=Tally)
     """Of the fast units: those whose answer did not end in time."""
@@ -125,34 +134,73 @@ class Evidence:
         return self.streams[Group.FAST]
 
     @property
+    def segment_names(self) -> tuple[str, ...]:
+        stream = self.segments.get(Group.FAST)
+        meters = () if stream is None else stream.meters
+        return tuple(dict.fromkeys(meter.guard.segment for meter in meters))
+
+    @property
     def watermark(self) -> int:
         return self.fast.watermark
 
     @property
     def log_harm(self) -> float:
-        """ln of the evidence of harm, of the group that has most, against one limit for all."""
-        shares = group_shares([meter.guard for meter in self.meters])
-        return max(math.log(shares[g]) + stream.log_harm for g, stream in self.streams.items())
+        """ln of the evidence of harm, of what has most, against one limit for all."""
+        shares = self.shares()
+        return max(
+            math.log(shares[group]) + stream.log_harm
+            for streams in (self.streams, self.segments)
+            for group, stream in streams.items()
+        )
+
+    def shares(self) -> Mapping[Group, float]:
+        """Of the error rate, for each stream of a group: where segments are judged, they have as
+        much as the whole."""
+        halves = 2.0 if self.segments else 1.0
+        by_group = group_shares([meter.guard for meter in self.meters])
+        return {group: share / halves for group, share in by_group.items()}
+
+    def taken(self, group: Group) -> int:
+        """Sequence of the last unit that everything of a group has taken."""
+        marks = [some[group].watermark for some in (self.streams, self.segments) if group in some]
+        return min(marks)
 
     @property
     def meters(self) -> tuple[Meter, ...]:
+        """Of the whole."""
         return tuple(meter for stream in self.streams.values() for meter in stream.meters)
 
-    def meter(self, name: str) -> Meter:
-        return next(meter for meter in self.meters if meter.guard.name == name)
+    def meter(self, label: str) -> Meter:
+        """One guard's, of the whole or of a segment."""
+        within = (meter for stream in self.segments.values() for meter in stream.meters)
+        return next(m for m in (*self.meters, *within) if m.guard.label == label)
+
+
+Values = Mapping[str, Sequence[float]]
 
 
 def first_evidence(
-    plan: ReleasePlan, baseline: Mapping[str, Sequence[float]], after: int = 0
+    plan: ReleasePlan,
+    baseline: Values,
+    after: int = 0,
+    segments: Mapping[str, Values] | None = None,
 ) -> Evidence:
-    """As a release begins.  `baseline` are the baseline's newest values before it, by guard; units
-    up to `after` are not the release's."""
-    streams = {}
+    """As a release begins.  `baseline` are the baseline's newest values before it, by guard, and
+    `segments` the same within each segment that is judged, too; units up to `after` are not the
+    release's."""
+    streams, within = {}, {}
     for group in group_shares(plan.guards):
         guards = [guard for guard in plan.guards if guard.group is group]
         made = tuple(meters.fresh(guard, baseline.get(guard.name, ())) for guard in guards)
         streams[group] = Stream(made, watermark=after)
-    return Evidence(streams)
+        if segments:
+            parts = tuple(
+                meters.fresh(replace(guard, segment=segment), values.get(guard.name, ()))
+                for segment, values in segments.items()
+                for guard in guards
+            )
+            within[group] = Stream(parts, watermark=after)
+    return Evidence(streams, within)
 
 
 def observe(
@@ -166,62 +214,80 @@ def observe(
     """Take units of one group in whole blocks; the rest waits for more.  Units that were taken are
     skipped.  `weight` is the present one, of 10,000, that counts are of; with `until`, no block is
     taken that ends behind that unit."""
-    stream = evidence.streams[group]
-    fresh = [unit for unit in units if unit.sequence > stream.watermark]
-    for block, stragglers in _blocks(fresh, stream.revision):
-        if until is not None and block[-1].sequence > until:
-            break
+    for block, stragglers in _blocks(evidence.streams[group], units, BLOCK_UNITS, until):
         evidence = _take(evidence, group, block, stragglers, weight)
-    return evidence
+    if group not in evidence.segments:
+        return evidence
+    within = evidence.segments[group]
+    for block, stragglers in _blocks(within, units, SEGMENT_BLOCK_UNITS, until):
+        within = _grown(within, block, stragglers)
+    return replace(evidence, segments={**evidence.segments, group: within})
 
 
-def _blocks(units: Sequence[Unit], revision: int) -> Iterator[tuple[list[Unit], int]]:
-    """Blocks, each with how many canary units between its own came too late to be in one."""
+def _blocks(
+    stream: Stream, units: Sequence[Unit], size: int, until: int | None
+) -> Iterator[tuple[list[Unit], int]]:
+    """Blocks that a stream has not taken and that do not end behind `until`, each with how many
+    canary units between its own came too late to be in one."""
+    revision = stream.revision
     block: list[Unit] = []
     # Before the block's last unit, and after it: those will be seen again with the next.
     inside, behind = 0, 0
     for unit in units:
-        newest = max(revision, block[-1].revision if block else 0)
-        if unit.revision < newest:
+        if unit.sequence <= stream.watermark:
+            continue
+        if unit.revision < max(revision, block[-1].revision if block else 0):
             behind += unit.is_canary
             continue
-        if block and unit.revision > block[-1].revision:
+        is_whole = bool(block) and (unit.revision > block[-1].revision or len(block) == size)
+        if is_whole and (until is None or block[-1].sequence <= until):
             yield block, inside
-            block, inside = [], 0
+        if is_whole:
+            revision, block, inside = block[-1].revision, [], 0
         block.append(unit)
         inside, behind = inside + behind, 0
-        if len(block) == BLOCK_UNITS:
-            yield block, inside
-            revision, block, inside = unit.revision, [], 0
+    if len(block) == size and (until is None or block[-1].sequence <= until):
+        yield block, inside
 
 
 def _take(
     evidence: Evidence, group: Group, units: Sequence[Unit], stragglers: int, weight: int
 ) -> Evidence:
-    is_canary = np.array([unit.is_canary for unit in units])
-    names = [meter.guard.name for meter in evidence.streams[group].meters]
-    block = Block(
-        is_canary,
-        {name: np.array([unit.values.get(name, math.nan) for unit in units]) for name in names},
-        units[0].weight / WEIGHT_TOTAL,
-    )
-    stream = _grown(evidence.streams[group], units, block, stragglers)
+    stream = _grown(evidence.streams[group], units, stragglers)
     evidence = replace(evidence, streams={**evidence.streams, group: stream})
     if group is not Group.FAST:
         return evidence
+    is_canary = np.array([unit.is_canary for unit in units])
     shown = int(is_canary.sum())
     cut = np.array([unit.is_censored for unit in units], dtype=np.float64)
     is_now = units[0].weight == weight
     return replace(
         evidence,
-        split=evidence.split.observe(block.share, len(units), shown),
+        split=evidence.split.observe(units[0].weight / WEIGHT_TOTAL, len(units), shown),
         censored=evidence.censored.add(cut, is_canary),
         notch_units=evidence.notch_units + shown * is_now,
         weight_units=evidence.weight_units + len(units) * is_now,
     )
 
 
-def _grown(stream: Stream, units: Sequence[Unit], block: Block, stragglers: int) -> Stream:
+def _block_of(stream: Stream, units: Sequence[Unit]) -> Block:
+    guards = [meter.guard for meter in stream.meters]
+    return Block(
+        np.array([unit.is_canary for unit in units]),
+        {
+            name: np.array([unit.values.get(name, math.nan) for unit in units])
+            for name in {guard.name for guard in guards}
+        },
+        units[0].weight / WEIGHT_TOTAL,
+        {
+            segment: np.array([is_of(unit.known, segment) for unit in units])
+            for segment in {guard.segment for guard in guards}
+        },
+    )
+
+
+def _grown(stream: Stream, units: Sequence[Unit], stragglers: int) -> Stream:
+    block = _block_of(stream, units)
     measured, epochs = stream.meters, stream.epochs
     if stream.units.units >= (epochs + 1) * EPOCH_UNITS:
         measured, epochs = tuple(meter.begin_epoch() for meter in measured), epochs + 1
@@ -239,22 +305,25 @@ def _grown(stream: Stream, units: Sequence[Unit], block: Block, stragglers: int)
 def with_references(evidence: Evidence, known: Evidence) -> Evidence:
     """With what another evidence knows of the baseline before the release."""
     references = {
-        (meter.guard.name, meter.guard.kind): meter.reference
-        for meter in known.meters
+        (meter.guard.label, meter.guard.kind): meter.reference
+        for stream in (*known.streams.values(), *known.segments.values())
+        for meter in stream.meters
         if not isinstance(meter, RateMeter)
     }
 
     def learned(meter: Meter) -> Meter:
-        found = references.get((meter.guard.name, meter.guard.kind))
+        found = references.get((meter.guard.label, meter.guard.kind))
         if found is None or isinstance(meter, RateMeter):
             return meter
         return replace(meter, reference=found)
 
-    streams = {
-        group: replace(stream, meters=tuple(map(learned, stream.meters)))
-        for group, stream in evidence.streams.items()
-    }
-    return replace(evidence, streams=streams)
+    def of_all(streams: Mapping[Group, Stream]) -> dict[Group, Stream]:
+        return {
+            group: replace(stream, meters=tuple(map(learned, stream.meters)))
+            for group, stream in streams.items()
+        }
+
+    return replace(evidence, streams=of_all(evidence.streams), segments=of_all(evidence.segments))
 
 
 def next_weight_begins(evidence: Evidence) -> Evidence:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ratchet.core.evidence import Evidence, Stream
-from ratchet.core.guards import ERRORS, Guard, Kind, group_shares, weights_of
+from ratchet.core.guards import ERRORS, Guard, Kind, weights_of
 from ratchet.core.meters import LOG_MAX, Meter, RateMeter, TimeMeter
 from ratchet.stats.harm import QUANTILES
 
@@ -55,19 +55,33 @@ class Finding:
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Of every guard, in the order of the plan's groups."""
-    shares = group_shares([meter.guard for meter in evidence.meters])
+    shares = evidence.shares()
     return [
         finding
         for group, stream in evidence.streams.items()
-        for finding in _of_stream(stream, shares[group])
+        for finding in _of_stream(stream, shares[group], guilty)
     ]
 
 
-def _of_stream(stream: Stream, share: float) -> list[Finding]:
+def segment_findings(evidence: Evidence) -> list[Finding]:
+    """The same of every guard within every segment, those with most evidence of harm first."""
+    shares = evidence.shares()
+    found = [
+        finding
+        for group, stream in evidence.segments.items()
+        for finding in _of_stream(stream, shares[group], listed)
+    ]
+    return sorted(found, key=lambda finding: finding.harm_limit - finding.log_harm)
+
+
+Naming = Callable[[Sequence[float], Sequence[float], float], list[bool]]
+
+
+def _of_stream(stream: Stream, share: float, name: Naming) -> list[Finding]:
     weights = weights_of([meter.guard for meter in stream.meters])
     logs = [meter.log_harm for meter in stream.meters]
     limit = LOG_THRESHOLD - math.log(share)
-    named = guilty(logs, weights, limit)
+    named = name(logs, weights, limit)
     found = []
     for meter, weight, log_harm, is_guilty in zip(stream.meters, weights, logs, named, strict=True):
         low, high = meter.difference.interval(FALSE_ROLLBACK_RATE)
@@ -111,25 +125,44 @@ def guilty(logs: Sequence[float], weights: Sequence[float], limit: float) -> lis
     return named
 
 
+def listed(logs: Sequence[float], weights: Sequence[float], limit: float) -> list[bool]:
+    """Which of many e-values may be on a list that is wrong in at most the error rate's share of
+    its names, on average.
+
+    The k largest, for the largest k of which the least is at least the limit over k.  (Weighted
+    e-BH: Wang and Ramdas, 2022.)  When their average reaches the limit and none alone does, the
+    largest is named.
+    """
+    powers = np.array(logs) + np.log(weights) - limit
+    order = np.argsort(-powers, kind="stable")
+    enough = np.flatnonzero(powers[order] >= -np.log(np.arange(1, len(order) + 1)))
+    named = np.zeros(len(order), dtype=bool)
+    if len(enough):
+        named[order[: enough[-1] + 1]] = True
+    elif np.exp(np.minimum(powers, LOG_MAX)).sum() >= 1.0:
+        named[order[0]] = True
+    return [bool(each) for each in named]
+
+
 def accuse(evidence: Evidence) -> str:
     """Name the guilty guards and the numbers a person would ask for first."""
     strength = math.exp(min(evidence.log_harm, LOG_MAX))
     proof = f"evidence {strength:.0f} against a limit of {1 / FALSE_ROLLBACK_RATE:.0f}"
     named = sorted(
-        (finding for finding in findings(evidence) if finding.is_guilty),
+        (f for f in (*findings(evidence), *segment_findings(evidence)) if f.is_guilty),
         key=lambda finding: finding.harm_limit - finding.log_harm,
     )
-    said = [accusation(evidence.meter(finding.guard.name), finding) for finding in named[:2]]
-    more = f"; and {', '.join(f.guard.name for f in named[2:])}" if len(named) > 2 else ""
+    said = [accusation(evidence.meter(finding.guard.label), finding) for finding in named[:2]]
+    more = f"; and {', '.join(f.guard.label for f in named[2:])}" if len(named) > 2 else ""
     return f"{'; '.join(said)}{more}; {proof}"
 
 
 def accusation(meter: Meter, finding: Finding) -> str:
     """How the arms differ, counted where it can be."""
-    tally, name = meter.tally, finding.guard.name
+    tally, name = meter.tally, finding.guard.label
     canary, baseline = tally.canary_units, tally.baseline_units
     if isinstance(meter, RateMeter):
-        bad = "failed" if name == ERRORS.name else "were bad"
+        bad = "failed" if finding.guard.name == ERRORS.name else "were bad"
         return (
             f"{name}: {tally.canary_total:.0f} of {canary} canary answers {bad}, "
             f"{tally.total - tally.canary_total:.0f} of {baseline} baseline answers"
@@ -139,7 +172,8 @@ def accusation(meter: Meter, finding: Finding) -> str:
         slow, bound = meter.slow[worst], meter.reference.scale.values()[worst]
         return (
             f"{name}: {slow.canary_total:.0f} of {slow.canary_units} canary answers took longer "
-            f"than the baseline's p{QUANTILES[worst] * 100:.0f} of {bound:.3g} {_unit_of(name)}, "
+            f"than the baseline's p{QUANTILES[worst] * 100:.0f} of {bound:.3g} "
+            f"{_unit_of(finding.guard)}, "
             f"{slow.total - slow.canary_total:.0f} of {slow.baseline_units} baseline answers"
         )
     return (
@@ -148,8 +182,8 @@ def accusation(meter: Meter, finding: Finding) -> str:
     )
 
 
-def _unit_of(name: str) -> str:
-    return "ms a token" if name == "tokens_per_second" else "ms"
+def _unit_of(guard: Guard) -> str:
+    return "ms a token" if guard.name == "tokens_per_second" else "ms"
 
 
 def _shown(value: float) -> str:
@@ -173,6 +207,8 @@ def describe(evidence: Evidence) -> dict[str, float]:
     }
     for finding in findings(evidence):
         numbers |= {f"{finding.guard.name}.{name}": value for name, value in _flat(finding)}
+    for finding in segment_findings(evidence):
+        numbers[f"{finding.guard.label}.e"] = math.exp(min(finding.log_harm, LOG_MAX))
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
@@ -227,7 +263,7 @@ def as_data(finding: Finding) -> dict[str, object]:
         "tolerance": guard.tolerance,
     }
     return {
-        "name": guard.name,
+        "name": guard.label,
         "kind": guard.kind.value,
         "group": guard.group.value,
         "claim": claim(guard),

@@ -58,12 +58,19 @@ class Guard:
     """A promotion by proof waits for this guard's proof, too."""
     within_seconds: float = 0.0
     """How long a value that is known later is waited for."""
+    segment: str = ""
+    """Only within this part of the traffic; empty for all of it."""
 
     def __post_init__(self) -> None:
         if self.margin <= 0 or (self.is_absolute and self.margin >= 1):
             raise Rejected(f"guard {self.name}: expected a margin above 0, found {self.margin:g}")
         if not 0 <= self.tolerance <= self.margin:
             raise Rejected(f"guard {self.name}: expected 0 <= tolerance <= margin")
+
+    @property
+    def label(self) -> str:
+        """The name, and where."""
+        return f"{self.name} in {self.segment}" if self.segment else self.name
 
     @property
     def is_absolute(self) -> bool:
@@ -125,7 +132,14 @@ def with_always(guards: Sequence[Guard]) -> tuple[Guard, ...]:
 
 def weights_of(guards: Sequence[Guard]) -> tuple[float, ...]:
     """How the evidence of one group is averaged: half for errors and latency, which every plan
-    has, half for all others; evenly within."""
+    has, half for all others; evenly within, and evenly over segments."""
+    segments = list(dict.fromkeys(guard.segment for guard in guards))
+    if len(segments) > 1:
+        found: dict[Guard, float] = {}
+        for segment in segments:
+            some = [guard for guard in guards if guard.segment == segment]
+            found |= dict(zip(some, weights_of(some), strict=True))
+        return tuple(found[guard] / len(segments) for guard in guards)
     first = [guard.name in (ERRORS.name, LATENCY.name) for guard in guards]
     count, others = sum(first), len(first) - sum(first)
     if not count or not others:

@@ -7,12 +7,13 @@ judged with what there is, and what comes later changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.core.detectors import text_of
 from ratchet.core.evidence import Unit
 from ratchet.core.guards import THUMBS_DOWN, Group
+from ratchet.core.segments import Known
 from ratchet.core.spec import ReleasePlan
 
 
@@ -35,6 +36,8 @@ class LateUnit:
     is_thumbs_down: bool = False
     kept: Mapping[str, float] | None = None
     """As it was judged before."""
+    known: Known = field(default_factory=dict)
+    """What segments it is of."""
 
 
 def late_units(plan: ReleasePlan, group: Group, heard: Sequence[LateUnit]) -> list[Unit]:
@@ -51,6 +54,7 @@ def late_units(plan: ReleasePlan, group: Group, heard: Sequence[LateUnit]) -> li
                 values=values,
                 weight=late.weight,
                 revision=late.revision,
+                known=late.known,
             )
         )
     return found

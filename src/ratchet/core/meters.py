@@ -41,11 +41,15 @@ class Block:
     """By guard, shape (N,); not-a-number where nothing was measured."""
     share: float
     """Of the traffic that was to go to the canary, from 0 to 1."""
+    members: Mapping[str, Labels] = field(default_factory=dict)
+    """By segment, which units are of it, shape (N,)."""
 
-    def of(self, name: str) -> tuple[Floats, Labels]:
-        """Values of one guard that were measured, and their labels."""
-        values = self.values[name]
+    def of(self, guard: Guard) -> tuple[Floats, Labels]:
+        """Values of one guard that were measured where it looks, and their labels."""
+        values = self.values[guard.name]
         seen = ~np.isnan(values)
+        if guard.segment:
+            seen &= self.members[guard.segment]
         return values[seen], self.is_canary[seen]
 
 
@@ -137,7 +141,7 @@ class RateMeter:
         return _log_against(self.difference.above, self.guard.margin)
 
     def observe(self, block: Block) -> RateMeter:
-        values, is_canary = block.of(self.guard.name)
+        values, is_canary = block.of(self.guard)
         if not len(values):
             return self
         bad = values > 0.5
@@ -201,7 +205,7 @@ class TimeMeter:
         return float(self.safe.log_e)
 
     def observe(self, block: Block) -> TimeMeter:
-        values, is_canary = block.of(self.guard.name)
+        values, is_canary = block.of(self.guard)
         if not len(values):
             return self
         scale = self.reference.scale
@@ -260,7 +264,7 @@ class AmountMeter:
         return min(more, float(self.not_less.log_e)) if self.guard.is_two_sided else more
 
     def observe(self, block: Block) -> AmountMeter:
-        values, is_canary = block.of(self.guard.name)
+        values, is_canary = block.of(self.guard)
         if not len(values):
             return self
         scale = self.reference.scale
@@ -320,7 +324,7 @@ class ScoreMeter:
         return _log_against(self.difference.above, self.guard.margin)
 
     def observe(self, block: Block) -> ScoreMeter:
-        scores, is_canary = block.of(self.guard.name)
+        scores, is_canary = block.of(self.guard)
         if not len(scores):
             return self
         loss = 1.0 - np.clip(scores, 0.0, 1.0)

@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from ratchet.core.analysis import still_to_show
 from ratchet.core.evidence import (
     BLOCK_UNITS,
+    SEGMENT_BLOCK_UNITS,
     Evidence,
     Unit,
+    Values,
     first_evidence,
     observe,
     with_references,
 )
 from ratchet.core.findings import LOG_THRESHOLD, describe
 from ratchet.core.guards import Group
+from ratchet.core.segments import dimension_of
 from ratchet.core.spec import ReleasePlan
 
-# Enough for a block, however many stragglers are between.
-AHEAD_UNITS = 50 * BLOCK_UNITS
+# Enough for a block of a segment, however many stragglers are between.
+AHEAD_UNITS = 5 * SEGMENT_BLOCK_UNITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,21 @@ def otherwise(
     """The first proof under another plan on the same units: of harm, or, where a plan has a harm
     budget, of safety.  A plan with notches promotes by their length, which is not played; guards
     that this release did not have learn from its first units what is usual."""
-    evidence = with_references(first_evidence(plan, {}, begun.watermark), begun)
+    within: dict[str, Values] = {
+        segment: {} for segment in begun.segment_names if dimension_of(segment) in plan.segments
+    }
+    first = first_evidence(plan, {}, begun.watermark, within)
+    evidence = with_references(first, begun)
     decision = None
     last = max((some[-1].sequence for some in units.values() if some), default=0)
     steps = [unit.sequence for unit in units.get(Group.FAST, ())][BLOCK_UNITS - 1 :: BLOCK_UNITS]
     places = dict.fromkeys(evidence.streams, 0)
     for until in [*steps, last]:
-        for group, stream in evidence.streams.items():
+        for group in evidence.streams:
             some = units.get(group, ())
-            while places[group] < len(some) and some[places[group]].sequence <= stream.watermark:
+            while places[group] < len(some) and some[places[group]].sequence <= evidence.taken(
+                group
+            ):
                 places[group] += 1
             ahead = some[places[group] : places[group] + AHEAD_UNITS]
             evidence = observe(evidence, ahead, 0, group, until=until)

@@ -13,12 +13,15 @@ from ratchet.core.findings import (
     Finding,
     findings,
     regression_max,
+    segment_findings,
     unit_of,
 )
 from ratchet.core.guards import Guard
 from ratchet.core.meters import LOG_MAX
 from ratchet.core.rollout import Release
 from ratchet.core.spec import ReleasePlan
+
+SEGMENTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ def markdown(
         "",
         *_seen(plan, evidence),
         *_guards(findings(evidence)),
+        *_segments(evidence),
         *_ledger(ledger),
         *_promises(plan),
     ]
@@ -91,6 +95,31 @@ def _guards(found: Sequence[Finding]) -> Iterator[str]:
             f"| {guard.name}, {unit_of(guard)} | {shown[0]} | {shown[1]} | "
             f"{between[0]} to {between[1]} | {harm} | {safe} | {state} |"
         )
+    yield ""
+
+
+def _segments(evidence: Evidence) -> Iterator[str]:
+    names = evidence.segment_names
+    if not names:
+        return
+    yield "## Within segments"
+    yield ""
+    yield (
+        f"Judged within {', '.join(names)}, each guard in each. Most evidence of harm, and on the "
+        "list of those that are worse (of such names at most 1 % are wrong):"
+    )
+    yield ""
+    yield "| guard | canary | baseline | evidence of harm | |"
+    yield "|---|---|---|---|---|"
+    for place, finding in enumerate(segment_findings(evidence)):
+        if finding.is_guilty or place < SEGMENTS_SHOWN:
+            shown = [amount(finding.guard, each) for each in (finding.canary, finding.baseline)]
+            yield (
+                f"| {finding.guard.label} | {shown[0]} of {finding.canary_units} | "
+                f"{shown[1]} of {finding.baseline_units} | "
+                f"{power(finding.log_harm)} of {power(finding.harm_limit)} | "
+                f"{'guilty' if finding.is_guilty else ''} |"
+            )
     yield ""
 
 

@@ -13,6 +13,7 @@ from ratchet.core.detectors import Detector
 from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
 from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
+from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 
 
@@ -104,6 +105,8 @@ class Drill:
 class ReleasePlan:
     """How a version goes from no traffic to all of it."""
 
+    segments: tuple[Dimension, ...] = ()
+    """What the traffic is told apart by, to be judged within each part, too."""
     notches_percent: tuple[int, ...] = ()
     """Empty where a harm budget chooses the weight."""
     units_per_notch: int = 20
@@ -134,6 +137,8 @@ class ReleasePlan:
         names = [guard.name for guard in self.guards]
         if len(set(names)) != len(names) or not {guard.name for guard in ALWAYS} <= set(names):
             raise Rejected(f"release.guards: expected errors and latency_p95 once, found {names}")
+        if len(set(self.segments)) != len(self.segments):
+            raise Rejected("release.segments: expected each once")
         if not 0 < self.holdback_share <= 0.5:
             raise Rejected("release.holdback_share: expected above 0 and at most 50%")
         for window in self.freeze:

@@ -120,7 +120,7 @@ async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wake
 
 async def _judge_live(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
     release, plan, now = stored.release, stored.plan, parts.clock.now()
-    units = await parts.evidence.units(release, stored.evidence.watermark, now)
+    units = await parts.evidence.units(release, stored.evidence.taken(Group.FAST), now)
     known = ready(units, plan.deadline_seconds)
     evidence = observe(stored.evidence, known.units, release.weight)
     evidence, late = await _hear(stored, evidence, parts)
@@ -147,12 +147,12 @@ async def _hear(
         if group is Group.FAST:
             continue
         before = evidence.streams[group].watermark
-        heard = await parts.evidence.late_units(release, group, before, now)
+        heard = await parts.evidence.late_units(release, group, evidence.taken(group), now)
         # Patterns of the project's own over texts of users: not on the event loop.
         units = await asyncio.to_thread(late_units, plan, group, heard)
         evidence = observe(evidence, units, release.weight, group)
         after = evidence.streams[group].watermark
-        taken[group] = {unit.sequence: unit.values for unit in units if unit.sequence <= after}
+        taken[group] = {u.sequence: u.values for u in units if before < u.sequence <= after}
     return evidence, taken
 
 

@@ -286,6 +286,7 @@ class Pipeline:
         version = await self.registry.get(VersionId(registered["version"]))
         baseline = await self._baseline(run)
         usual = await self.evidence.baseline_measures(baseline.id)
+        within = await self.evidence.segment_measures(baseline.id, run.spec.release.segments)
         per_second = await self.evidence.requests_per_second(run.spec.project, self.clock.now())
         after = await self.evidence.newest_unit(run.spec.project)
         unchanged, plan = same_weights(version, baseline), run.spec.release
@@ -299,7 +300,7 @@ class Pipeline:
             stage=Stage.UNCHANGED if unchanged else Stage.STARTING,
         )
         return await self.releases.add(
-            _stored(release, run, first_evidence(plan, usual, after)),
+            _stored(release, run, first_evidence(plan, usual, after, within)),
             self.clock.now(),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -107,6 +107,8 @@ class AccessRecord:
     """`hit` (no engine was asked, nothing is charged), `miss`, `bypass`; empty without a cache."""
     sampled: bool = False
     """It was chosen to become a turn."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """What it was before it had an arm, by dimension of segments."""
     started_at: datetime
 
     @property
@@ -204,6 +206,8 @@ class Assignment:
     version: VersionId
     route_revision: int
     conversation: str
+    known: Mapping[str, str] = field(default_factory=dict)
+    """By dimension of segments."""
 
 
 class RecordSink(Protocol):

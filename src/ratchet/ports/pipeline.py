@@ -26,6 +26,7 @@ from ratchet.core.run import (
     StageName,
     StageState,
 )
+from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 from ratchet.core.spec import BaseModel, ReleasePlan, Spec
 
@@ -301,6 +302,11 @@ class EvidenceSource(Protocol):
 
     async def baseline_measures(self, version: VersionId) -> Mapping[str, Sequence[float]]:
         """Of the version's newest answers, by guard."""
+
+    async def segment_measures(
+        self, version: VersionId, dimensions: Sequence[Dimension]
+    ) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        """The same within each segment that is worth judging, the largest first."""
 
     async def answers(self, project: str, since: datetime) -> tuple[int, int]:
         """How many there were, and how many of them failed."""

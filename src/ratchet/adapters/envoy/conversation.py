@@ -17,6 +17,7 @@ READ, REMEMBER = "conversation", "conversation-hash"
 STATE_KEY = "ratchet.conversation"
 _JSON = f"{HTTP_FILTERS}json_to_metadata.v3.JsonToMetadata"
 _STATE = f"{HTTP_FILTERS}set_filter_state.v3.Config"
+FOUND = f"%DYNAMIC_METADATA({CONVERSATION_NAMESPACE}:id)%"
 # Where OpenAI's clients can say it, the first that is there wins.
 _PLACES = (("user",), ("metadata", "conversation_id"))
 
@@ -30,12 +31,11 @@ def filters() -> list[Resource]:
         # The last writer wins.
         for place in reversed(_PLACES)
     ]
-    found = f"%DYNAMIC_METADATA({CONVERSATION_NAMESPACE}:id)%"
     state = {
         "object_key": STATE_KEY,
         "factory_key": "envoy.hashable_string",
         "format_string": {
-            "text_format_source": {"inline_string": found},
+            "text_format_source": {"inline_string": FOUND},
             "omit_empty_values": True,
         },
         "skip_if_empty": True,

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ratchet.adapters.envoy import admission, beside, conversation, discovered, records, usage
+from ratchet.adapters.envoy import (
+    admission,
+    beside,
+    conversation,
+    discovered,
+    records,
+    usage,
+)
 from ratchet.adapters.envoy.replies import local_replies
 from ratchet.adapters.envoy.words import (
     ENVOY,

@@ -17,9 +17,10 @@ from ratchet.adapters.envoy.words import (
     CACHE_HEADER,
     CACHED,
     CONVERSATION_HEADER,
-    CONVERSATION_NAMESPACE,
     ENVOY,
     FALLBACK,
+    LENGTH_HEADER,
+    SEGMENT_HEADER,
     TRIAL_HEADER,
     VERSION_HEADER,
     Resource,
@@ -27,6 +28,7 @@ from ratchet.adapters.envoy.words import (
     version_of_cluster,
 )
 from ratchet.core.artifact import VersionId
+from ratchet.core.segments import known_of
 from ratchet.ports import AccessRecord, Assignment
 
 # Evidence must reach the judge fast.
@@ -40,7 +42,6 @@ _FORMAT = {
     "cluster": "%UPSTREAM_CLUSTER_RAW%",
     "version": f"%RESP({VERSION_HEADER})%",
     "conversation": f"%REQ({CONVERSATION_HEADER})%",
-    "named": f"%DYNAMIC_METADATA({CONVERSATION_NAMESPACE}:id)%",
     "key": f"%REQ({admission.KEY_HEADER})%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
@@ -52,13 +53,22 @@ _FORMAT = {
     "back_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
     "total_ms": "%DURATION%",
     "cache": f"%RESP({CACHE_HEADER})%",
+    "tenant": f"%REQ({admission.PRINCIPAL_HEADER})%",
+    "language": "%REQ(ACCEPT-LANGUAGE)%",
+    "length": "%REQ(CONTENT-LENGTH)%",
+    "length_read": f"%REQ({LENGTH_HEADER})%",
+    "segment": f"%REQ({SEGMENT_HEADER})%",
     "sampled": beside.SAMPLED_STATE,
     **{count: f"%DYNAMIC_METADATA({usage.NAMESPACE}:{count})%" for count in usage.COUNTS},
 }
 
+_BEFORE = ("tenant", "language", "length", "length_read", "segment")
+"""What is known of a request before it has an arm."""
 _ASSIGNED = {
     "assigned": "1",
-    **{name: _FORMAT[name] for name in ("id", "path", "route", "cluster", "conversation", "named")},
+    **{
+        name: _FORMAT[name] for name in ("id", "path", "route", "cluster", "conversation", *_BEFORE)
+    },
 }
 
 
@@ -107,8 +117,18 @@ def _assignment(seen: Mapping[str, Any]) -> Assignment | None:
     found, version = route_of(seen["route"] or ""), version_of_cluster(seen["cluster"] or "")
     if found is None or version is None or not (seen["path"] or "").endswith("/completions"):
         return None
-    conversation = seen["conversation"] or seen["named"] or ""
-    return Assignment(seen["id"], version, found[1], conversation)
+    conversation = seen["conversation"] or ""
+    return Assignment(seen["id"], version, found[1], conversation, _known(seen))
+
+
+def _known(seen: Mapping[str, Any]) -> Mapping[str, str]:
+    length = seen.get("length") or seen.get("length_read") or ""
+    return known_of(
+        tenant=seen.get("tenant") or "",
+        language=seen.get("language") or "",
+        content_bytes=int(length) if length.isdigit() else None,
+        feature=seen.get("segment") or "",
+    )
 
 
 def _record(seen: Mapping[str, Any]) -> AccessRecord | None:
@@ -125,7 +145,7 @@ def _record(seen: Mapping[str, Any]) -> AccessRecord | None:
         version=version,
         routed=CACHED if is_hit else FALLBACK if version == FALLBACK else routed,
         route_revision=route_revision,
-        conversation=seen["conversation"] or seen["named"] or "",
+        conversation=seen["conversation"] or "",
         key_id=seen["key"] or "",
         status=int(seen["status"] or 0),
         attempts=max(1, int(seen["attempts"] or 0)),
@@ -138,6 +158,7 @@ def _record(seen: Mapping[str, Any]) -> AccessRecord | None:
         cache=seen.get("cache") or "",
         flags="" if seen["flags"] == "-" else seen["flags"] or "",
         sampled=bool(seen.get("sampled")),
+        known=_known(seen),
         started_at=datetime.fromtimestamp(float(seen["began"]), UTC),
     )
 

@@ -192,6 +192,9 @@ def _way(
     if asks_body:
         filters |= conversation.on_route()
     sets, says = [_set(IDLE_HEADER, f"{timeouts.idle_seconds:g}")], []
+    if asks_body:
+        # The line that says who was given which arm sees headers only.
+        sets.append(_if_absent(CONVERSATION_HEADER, conversation.FOUND))
     if Scope.ANSWERS in scopes:
         filters |= beside.on_route(serving.capture)
         if serving.exact is not None and path in serving.exact.paths:

@@ -9,6 +9,7 @@ from ratchet.core import serving
 from ratchet.core.detectors import Detector
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.guards import ERRORS, LATENCY, Group, Guard, Kind
+from ratchet.core.segments import Dimension
 from ratchet.core.spec import (
     BaseModel,
     Drill,
@@ -22,13 +23,18 @@ from ratchet.core.spec import (
 
 
 def plan_to_json(plan: ReleasePlan) -> dict[str, Any]:
-    return {**asdict(plan), "guards": [guard_to_json(guard) for guard in plan.guards]}
+    return {
+        **asdict(plan),
+        "guards": [guard_to_json(guard) for guard in plan.guards],
+        "segments": [dimension.value for dimension in plan.segments],
+    }
 
 
 def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
     """What `plan_to_json` made, by this or an older Ratchet."""
     known = dict(value)
     known["notches_percent"] = tuple(known["notches_percent"])
+    known["segments"] = tuple(Dimension(name) for name in known.get("segments", ()))
     known["freeze"] = tuple(known.get("freeze", ()))
     known["detectors"] = tuple(
         Detector(**{**each, "labels": tuple(each["labels"])}) for each in known.get("detectors", ())

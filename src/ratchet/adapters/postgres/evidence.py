@@ -33,6 +33,8 @@ Json = dict[str, Any]
 def evidence_to_json(evidence: Evidence) -> Json:
     return {
         "streams": {group.value: _stream(stream) for group, stream in evidence.streams.items()},
+        "segments": {group.value: _stream(stream) for group, stream in evidence.segments.items()},
+        "segment_names": evidence.segment_names,
         "split": asdict(evidence.split),
         "censored": asdict(evidence.censored),
         "notch_units": evidence.notch_units,
@@ -45,11 +47,16 @@ def evidence_from_json(value: Json, plan: ReleasePlan) -> Evidence:
     itself begins anew."""
     if "streams" not in value:
         return first_evidence(plan, {}, value["watermark"])
-    fresh = first_evidence(plan, {})
+    names = value.get("segment_names", ())
+    fresh = first_evidence(plan, {}, segments={name: {} for name in names})
     return Evidence(
         streams={
             group: _filled(stream, value["streams"][group.value])
             for group, stream in fresh.streams.items()
+        },
+        segments={
+            group: _filled(stream, value["segments"][group.value])
+            for group, stream in fresh.segments.items()
         },
         split=SplitCheck(**value["split"]),
         censored=Tally(**value["censored"]),
@@ -60,7 +67,7 @@ def evidence_from_json(value: Json, plan: ReleasePlan) -> Evidence:
 
 def _stream(stream: Stream) -> Json:
     return {
-        "meters": {meter.guard.name: _meter(meter) for meter in stream.meters},
+        "meters": {meter.guard.label: _meter(meter) for meter in stream.meters},
         "watermark": stream.watermark,
         "revision": stream.revision,
         "units": asdict(stream.units),
@@ -71,7 +78,7 @@ def _stream(stream: Stream) -> Json:
 
 def _filled(fresh: Stream, value: Json) -> Stream:
     return Stream(
-        meters=tuple(_meter_from(m, value["meters"][m.guard.name]) for m in fresh.meters),
+        meters=tuple(_meter_from(m, value["meters"][m.guard.label]) for m in fresh.meters),
         watermark=value["watermark"],
         revision=value["revision"],
         units=Tally(**value["units"]),

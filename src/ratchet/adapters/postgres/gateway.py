@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from ratchet.adapters.postgres.codec import plan_from_json
 from ratchet.adapters.postgres.ledger import settle
@@ -287,12 +289,19 @@ async def _add_units(
         versions=[each.version for each in given],
         revisions=[each.route_revision for each in given],
         conversations=[each.conversation for each in given],
+        known=[json.dumps(dict(each.known)) for each in given],
         now=now,
     )
 
 
 def _assignment(record: AccessRecord) -> Assignment:
-    return Assignment(record.request_id, record.version, record.route_revision, record.conversation)
+    return Assignment(
+        record.request_id,
+        record.version,
+        record.route_revision,
+        record.conversation,
+        record.known,
+    )
 
 
 def _settlement(record: AccessRecord) -> Settlement | None:
@@ -331,6 +340,7 @@ def _parameters(
         "prompt_tokens": record.prompt_tokens,
         "completion_tokens": record.completion_tokens,
         "sampled": record.sampled,
+        "known": Jsonb(dict(record.known)),
         "started_at": record.started_at,
         "received_at": now,
     }

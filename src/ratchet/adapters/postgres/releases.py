@@ -43,6 +43,7 @@ from ratchet.core.rollout import (
     Stage,
 )
 from ratchet.core.routing import WEIGHT_TOTAL, arms_for
+from ratchet.core.segments import Dimension, frequent, is_of
 from ratchet.ports import Act, History, Metric, StoredRelease, Taken
 
 # Requests in flight on an arm that was just emptied get this long to end.
@@ -50,6 +51,7 @@ DRAIN_SECONDS = 30.0
 UNITS_PER_READ_MAX = 5_000
 LATE_PER_READ_MAX = 1_000
 REFERENCE_UNITS = 500
+SEGMENT_UNITS = 2_000
 # Answers that a look at the newest ones sees.
 RECENT_CANARY, RECENT_BASELINE = 32, 100
 RATE_SECONDS = 60.0
@@ -281,6 +283,17 @@ class PostgresReleases:
         rows = await self._db.all("recent_measures", version_id=version, limit=REFERENCE_UNITS)
         return by_guard([_answer({**row, "failed": False}) for row in rows])
 
+    async def segment_measures(
+        self, version: VersionId, dimensions: Sequence[Dimension]
+    ) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        rows = await self._db.all("recent_measures", version_id=version, limit=SEGMENT_UNITS)
+        return {
+            segment: by_guard(
+                [_answer({**row, "failed": False}) for row in rows if is_of(row["known"], segment)]
+            )
+            for segment in frequent(dimensions, [row["known"] for row in rows])
+        }
+
     async def answers(self, project: str, since: datetime) -> tuple[int, int]:
         row = await self._db.one("count_answers", project=project, since=since)
         return (0, 0) if row is None else (int(row["answers"]), int(row["failed"]))
@@ -356,6 +369,7 @@ def _unit(row: Row, release: Release, now: datetime) -> Unit:
         revision=row["route_revision"],
         waiting_seconds=waiting,
         is_censored=row["censored"],
+        known=row["known"],
     )
 
 
@@ -377,6 +391,7 @@ def _late_unit(row: Row, release: Release, group: Group, now: datetime) -> LateU
         pushed=row["pushed"],
         is_thumbs_down=row["thumbs_down"],
         kept=_floats(row[group.value]),
+        known=row["known"],
     )
 
 

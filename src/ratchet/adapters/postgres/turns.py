@@ -46,6 +46,7 @@ class PostgresTurns:
                 request_ids=[turn["request_id"] for turn in turns],
             )
             named = await fetch(tx, "erase_conversations", project=project, name=subject)
+            await fetch(tx, "erase_tenant", project=project, name=subject)
         versions = sorted({turn["version_id"] for turn in turns})
         return Erased(
             turns=len(turns),

@@ -10,7 +10,7 @@ from ratchet.adapters.postgres.codec import plan_from_json
 from ratchet.adapters.postgres.evidence import evidence_from_json
 from ratchet.adapters.postgres.pool import Database, Row
 from ratchet.core.errors import NotFound
-from ratchet.core.findings import as_data, findings
+from ratchet.core.findings import as_data, findings, segment_findings
 from ratchet.core.run import StageName
 
 View = dict[str, Any]
@@ -125,6 +125,7 @@ class PostgresViews:
         plan = plan_from_json(row["plan"])
         evidence = evidence_from_json(row["evidence"], plan)
         view["guards"] = [as_data(finding) for finding in findings(evidence)]
+        view["segments"] = [as_data(finding) for finding in segment_findings(evidence)]
         view["traffic"] = await self.traffic(row["project"], row["created_at"])
         return view
 

@@ -25,6 +25,7 @@ from ratchet.adapters.specfile.values import (
     read_oidc,
     read_one_of,
     read_rates,
+    read_segments,
     read_size,
     read_text,
     read_texts,
@@ -32,6 +33,7 @@ from ratchet.adapters.specfile.values import (
     read_windows,
     share,
 )
+from ratchet.core.segments import Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,14 @@ FIELDS: Mapping[str, Field] = {
         duration,
         _DURATION_SCHEMA,
         "After this a canary that is still undecided is held, and a person asked. Default 7d.",
+    ),
+    "release.segments": Field(
+        read_segments,
+        {"type": "array", "items": {"enum": [dimension.value for dimension in Dimension]}},
+        "Parts of the traffic that a release is judged within, too, at half of its error rate: "
+        "tenant (who a key belongs to), language (the first of accept-language), prompt_length "
+        "(short below 1 KiB of request, long from 8 KiB), feature (what clients say in the header "
+        "x-ratchet-segment, such as tool use). Those with a tenth of the traffic. Default: none.",
     ),
     "release.freeze": Field(
         read_windows,

@@ -11,6 +11,7 @@ from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
 from ratchet.core.quota import Away, Exact
+from ratchet.core.segments import Dimension
 from ratchet.core.serving import (
     ANY_TIER,
     BODY_BYTES_LIMIT,
@@ -124,6 +125,13 @@ def read_windows(value: Any) -> tuple[str, ...]:
         except Rejected as error:
             raise Unfit(str(error).partition("expected ")[2] or str(error)) from None
     return windows
+
+
+def read_segments(value: Any) -> tuple[Dimension, ...]:
+    names = [dimension.value for dimension in Dimension]
+    if not isinstance(value, list) or not value or any(name not in names for name in value):
+        raise Unfit(f"a list of {', '.join(names)}")
+    return tuple(map(Dimension, value))
 
 
 def read_one_of(*words: str) -> Callable[[Any], str]:

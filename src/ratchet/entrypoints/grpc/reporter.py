@@ -58,6 +58,7 @@ class Reporter:
                         version=read.version,
                         route_revision=read.route_revision,
                         conversation=read.conversation,
+                        known=read.known,
                     )
                 )
         if request.records or request.assignments:

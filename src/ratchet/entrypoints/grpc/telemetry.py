@@ -35,7 +35,7 @@ class Telemetry(telemetry_pb2_grpc.TelemetryServicer):
         await check_token(context, self._token)
         given = [
             Assignment(each.request_id, VersionId(each.version), each.route_revision,
-                       each.conversation)
+                       each.conversation, dict(each.known))
             for each in request.assignments
         ]  # fmt: skip
         if given:
@@ -74,6 +74,7 @@ def from_wire(record: pb.Record) -> AccessRecord:
         flags=record.flags,
         sampled=record.sampled,
         cache=record.cache,
+        known=dict(record.known),
         started_at=record.started_at.ToDatetime(tzinfo=UTC),
     )
 
@@ -97,6 +98,7 @@ def to_wire(record: AccessRecord) -> pb.Record:
         flags=record.flags,
         sampled=record.sampled,
         cache=record.cache,
+        known=record.known,
     )
     made.started_at.FromDatetime(record.started_at)
     return made

@@ -54,24 +54,24 @@ SELECT pg_advisory_xact_lock(7203001);
 INSERT INTO access_records (request_id, project, version_id, routed, route_revision, conversation,
                             key_id, status, failed, attempts, first_byte_ms, duration_ms,
                             overhead_ms, flags, bytes_sent,
-                            prompt_tokens, completion_tokens, sampled, started_at,
+                            prompt_tokens, completion_tokens, sampled, known, started_at,
                             received_at)
 VALUES (:request_id, :project, :version_id, :routed, :route_revision, :conversation, :key_id, :status,
         :failed, :attempts, :first_byte_ms, :duration_ms, :overhead_ms, :flags, :bytes_sent, :prompt_tokens,
-        :completion_tokens, :sampled, :started_at, :received_at)
+        :completion_tokens, :sampled, :known, :started_at, :received_at)
 ON CONFLICT (request_id) DO NOTHING;
 
 -- name: add_units!
 -- Once each, in the order given, and of a conversation the first under each weight; only under
 -- weights that two arms had.
 INSERT INTO units (request_id, project, version_id, canary, route_revision, weight,
-                   conversation, assigned_at)
+                   conversation, known, assigned_at)
 SELECT told.request_id, :project, told.version_id, changed.arms->0->>'version',
        told.route_revision,
-       (changed.arms->0->>'weight')::integer, told.conversation, :now
+       (changed.arms->0->>'weight')::integer, told.conversation, told.known::jsonb, :now
   FROM unnest(:request_ids::text[], :versions::text[], :revisions::bigint[],
-              :conversations::text[]) WITH ORDINALITY
-       AS told (request_id, version_id, route_revision, conversation, place)
+              :conversations::text[], :known::text[]) WITH ORDINALITY
+       AS told (request_id, version_id, route_revision, conversation, known, place)
   JOIN weight_changes changed ON changed.project = :project
    AND changed.route_revision = told.route_revision AND jsonb_array_length(changed.arms) = 2
  ORDER BY told.place

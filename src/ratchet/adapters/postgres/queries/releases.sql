@@ -56,7 +56,7 @@ SELECT coalesce(max(sequence), 0) AS sequence FROM units WHERE project = :projec
 -- name: units
 -- In order of assignment, with what their records say; no record: their answer has not ended.
 SELECT unit.sequence, unit.request_id, unit.version_id, unit.route_revision, unit.weight,
-       unit.conversation, unit.assigned_at, unit.censored, unit.judged, unit.feedback,
+       unit.conversation, unit.assigned_at, unit.censored, unit.judged, unit.feedback, unit.known,
        record.received_at IS NOT NULL AS ended,
        record.failed OR record.routed <> 'arms' AS failed,
        record.first_byte_ms, record.duration_ms, record.completion_tokens, record.sampled,
@@ -71,7 +71,7 @@ SELECT unit.sequence, unit.request_id, unit.version_id, unit.route_revision, uni
 -- name: late_units
 -- The same, with what was heard of each since: its text, what people said, what was pushed.
 SELECT unit.sequence, unit.version_id, unit.route_revision, unit.weight, unit.assigned_at,
-       unit.judged, unit.feedback,
+       unit.judged, unit.feedback, unit.known,
        record.received_at IS NOT NULL AS ended,
        coalesce(record.sampled AND record.status = 200 AND record.flags = '', false) AS captured,
        turn.answer,
@@ -126,7 +126,7 @@ SELECT record.failed OR record.routed <> 'arms' AS failed
 
 -- name: recent_measures
 -- Of a version's newest answers that succeeded.
-SELECT record.first_byte_ms, record.duration_ms, record.completion_tokens,
+SELECT record.first_byte_ms, record.duration_ms, record.completion_tokens, record.known,
        settled.cost_usd::double precision AS cost_usd
   FROM access_records record LEFT JOIN settlements settled USING (request_id)
  WHERE record.version_id = :version_id AND record.routed = 'arms' AND NOT record.failed

@@ -118,6 +118,18 @@ UPDATE access_records SET conversation = (SELECT name FROM token)
  WHERE project = :project AND conversation = :name
 RETURNING request_id;
 
+-- name: erase_tenant!
+-- Still one segment, without a name.
+WITH token AS MATERIALIZED (
+    SELECT jsonb_build_object('tenant', 'erased-' || gen_random_uuid()) AS tenant
+),
+units_too AS (
+    UPDATE units SET known = known || (SELECT tenant FROM token)
+     WHERE project = :project AND known->>'tenant' = :name
+)
+UPDATE access_records SET known = known || (SELECT tenant FROM token)
+ WHERE project = :project AND known->>'tenant' = :name;
+
 -- name: put_erasure!
 INSERT INTO erasures (project, subject, erased_at) VALUES (:project, :subject, :now)
 ON CONFLICT (project, subject) DO UPDATE

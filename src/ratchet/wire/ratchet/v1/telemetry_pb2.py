@@ -25,21 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aratchet/v1/telemetry.proto\x12\nratchet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\x14ReportRecordsRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12#\n\x07records\x18\x02 \x03(\x0b\x32\x12.ratchet.v1.Record\x12+\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x16.ratchet.v1.Assignment\"_\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eroute_revision\x18\x03 \x01(\x04\x12\x14\n\x0c\x63onversation\x18\x04 \x01(\t\"$\n\x15ReportRecordsResponse\x12\x0b\n\x03new\x18\x01 \x01(\r\"\xb5\x03\n\x06Record\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06routed\x18\x03 \x01(\t\x12\x16\n\x0eroute_revision\x18\x04 \x01(\x04\x12\x14\n\x0c\x63onversation\x18\x05 \x01(\t\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12\x0e\n\x06status\x18\x07 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x15\n\rfirst_byte_us\x18\t \x01(\x04\x12\x13\n\x0b\x64uration_us\x18\n \x01(\x04\x12\x13\n\x0boverhead_us\x18\x0b \x01(\x04\x12\x12\n\nbytes_sent\x18\x0c \x01(\x04\x12\x1a\n\rprompt_tokens\x18\r \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x0e \x01(\rH\x01\x88\x01\x01\x12.\n\nstarted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66lags\x18\x10 \x01(\t\x12\x0f\n\x07sampled\x18\x11 \x01(\x08\x12\r\n\x05\x63\x61\x63he\x18\x12 \x01(\tB\x10\n\x0e_prompt_tokensB\x14\n\x12_completion_tokens2a\n\tTelemetry\x12T\n\rReportRecords\x12 .ratchet.v1.ReportRecordsRequest\x1a!.ratchet.v1.ReportRecordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aratchet/v1/telemetry.proto\x12\nratchet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\x14ReportRecordsRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12#\n\x07records\x18\x02 \x03(\x0b\x32\x12.ratchet.v1.Record\x12+\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x16.ratchet.v1.Assignment\"\xbf\x01\n\nAssignment\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eroute_revision\x18\x03 \x01(\x04\x12\x14\n\x0c\x63onversation\x18\x04 \x01(\t\x12\x30\n\x05known\x18\x05 \x03(\x0b\x32!.ratchet.v1.Assignment.KnownEntry\x1a,\n\nKnownEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"$\n\x15ReportRecordsResponse\x12\x0b\n\x03new\x18\x01 \x01(\r\"\x91\x04\n\x06Record\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06routed\x18\x03 \x01(\t\x12\x16\n\x0eroute_revision\x18\x04 \x01(\x04\x12\x14\n\x0c\x63onversation\x18\x05 \x01(\t\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12\x0e\n\x06status\x18\x07 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x15\n\rfirst_byte_us\x18\t \x01(\x04\x12\x13\n\x0b\x64uration_us\x18\n \x01(\x04\x12\x13\n\x0boverhead_us\x18\x0b \x01(\x04\x12\x12\n\nbytes_sent\x18\x0c \x01(\x04\x12\x1a\n\rprompt_tokens\x18\r \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x0e \x01(\rH\x01\x88\x01\x01\x12.\n\nstarted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66lags\x18\x10 \x01(\t\x12\x0f\n\x07sampled\x18\x11 \x01(\x08\x12\r\n\x05\x63\x61\x63he\x18\x12 \x01(\t\x12,\n\x05known\x18\x13 \x03(\x0b\x32\x1d.ratchet.v1.Record.KnownEntry\x1a,\n\nKnownEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_prompt_tokensB\x14\n\x12_completion_tokens2a\n\tTelemetry\x12T\n\rReportRecords\x12 .ratchet.v1.ReportRecordsRequest\x1a!.ratchet.v1.ReportRecordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ratchet.v1.telemetry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ASSIGNMENT_KNOWNENTRY']._loaded_options = None
+  _globals['_ASSIGNMENT_KNOWNENTRY']._serialized_options = b'8\001'
+  _globals['_RECORD_KNOWNENTRY']._loaded_options = None
+  _globals['_RECORD_KNOWNENTRY']._serialized_options = b'8\001'
   _globals['_REPORTRECORDSREQUEST']._serialized_start=75
   _globals['_REPORTRECORDSREQUEST']._serialized_end=196
-  _globals['_ASSIGNMENT']._serialized_start=198
-  _globals['_ASSIGNMENT']._serialized_end=293
-  _globals['_REPORTRECORDSRESPONSE']._serialized_start=295
-  _globals['_REPORTRECORDSRESPONSE']._serialized_end=331
-  _globals['_RECORD']._serialized_start=334
-  _globals['_RECORD']._serialized_end=771
-  _globals['_TELEMETRY']._serialized_start=773
-  _globals['_TELEMETRY']._serialized_end=870
+  _globals['_ASSIGNMENT']._serialized_start=199
+  _globals['_ASSIGNMENT']._serialized_end=390
+  _globals['_ASSIGNMENT_KNOWNENTRY']._serialized_start=346
+  _globals['_ASSIGNMENT_KNOWNENTRY']._serialized_end=390
+  _globals['_REPORTRECORDSRESPONSE']._serialized_start=392
+  _globals['_REPORTRECORDSRESPONSE']._serialized_end=428
+  _globals['_RECORD']._serialized_start=431
+  _globals['_RECORD']._serialized_end=960
+  _globals['_RECORD_KNOWNENTRY']._serialized_start=346
+  _globals['_RECORD_KNOWNENTRY']._serialized_end=390
+  _globals['_TELEMETRY']._serialized_start=962
+  _globals['_TELEMETRY']._serialized_end=1059
 # @@protoc_insertion_point(module_scope)

@@ -20,16 +20,25 @@ class ReportRecordsRequest(_message.Message):
     def __init__(self, gateway: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("request_id", "version", "route_revision", "conversation")
+    __slots__ = ("request_id", "version", "route_revision", "conversation", "known")
+    class KnownEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUTE_REVISION_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     version: str
     route_revision: int
     conversation: str
-    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ...) -> None: ...
+    known: _containers.ScalarMap[str, str]
+    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ..., known: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ReportRecordsResponse(_message.Message):
     __slots__ = ("new",)
@@ -38,7 +47,14 @@ class ReportRecordsResponse(_message.Message):
     def __init__(self, new: _Optional[int] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("request_id", "version", "routed", "route_revision", "conversation", "key_id", "status", "attempts", "first_byte_us", "duration_us", "overhead_us", "bytes_sent", "prompt_tokens", "completion_tokens", "started_at", "flags", "sampled", "cache")
+    __slots__ = ("request_id", "version", "routed", "route_revision", "conversation", "key_id", "status", "attempts", "first_byte_us", "duration_us", "overhead_us", "bytes_sent", "prompt_tokens", "completion_tokens", "started_at", "flags", "sampled", "cache", "known")
+    class KnownEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUTED_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +73,7 @@ class Record(_message.Message):
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     version: str
     routed: str
@@ -75,4 +92,5 @@ class Record(_message.Message):
     flags: str
     sampled: bool
     cache: str
-    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., routed: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ..., key_id: _Optional[str] = ..., status: _Optional[int] = ..., attempts: _Optional[int] = ..., first_byte_us: _Optional[int] = ..., duration_us: _Optional[int] = ..., overhead_us: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[str] = ..., sampled: _Optional[bool] = ..., cache: _Optional[str] = ...) -> None: ...
+    known: _containers.ScalarMap[str, str]
+    def __init__(self, request_id: _Optional[str] = ..., version: _Optional[str] = ..., routed: _Optional[str] = ..., route_revision: _Optional[int] = ..., conversation: _Optional[str] = ..., key_id: _Optional[str] = ..., status: _Optional[int] = ..., attempts: _Optional[int] = ..., first_byte_us: _Optional[int] = ..., duration_us: _Optional[int] = ..., overhead_us: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., flags: _Optional[str] = ..., sampled: _Optional[bool] = ..., cache: _Optional[str] = ..., known: _Optional[_Mapping[str, str]] = ...) -> None: ...
