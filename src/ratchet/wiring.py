@@ -8,6 +8,7 @@ from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.mlflow import MlflowTracker, NoTracker
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.oidc import OidcTokens
+from ratchet.adapters.openai import OpenAi
 from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
@@ -22,6 +23,7 @@ from ratchet.adapters.postgres.runs import (
     PostgresRuns,
     PostgresStages,
 )
+from ratchet.adapters.postgres.shadow import PostgresShadow
 from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.stdout import StdoutEvents
@@ -36,9 +38,10 @@ from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
+from ratchet.operations.shadow import ShadowParts
 from ratchet.operations.turns import TurnParts
 from ratchet.ports import EventSink, MetricSink, Tracker
-from ratchet.settings import Settings
+from ratchet.settings import Settings, environment
 
 # Nobody waits for the control plane's calls, as a request would.
 VALKEY_SECONDS = 1.0
@@ -53,6 +56,7 @@ class Parts:
     durable: Durable
     runs: RunParts
     release: ReleaseParts
+    shadow: ShadowParts
     access: AccessParts
     attempts: PostgresAttempts
     engines: PostgresEngines
@@ -74,9 +78,9 @@ def build(settings: Settings) -> Parts:
     stages, attempts = PostgresStages(database), PostgresAttempts(database)
     audit, releases = PostgresAudit(database), PostgresReleases(database)
     engines, turns = PostgresEngines(database), PostgresTurns(database)
-    keys = PostgresAccess(database)
+    keys, shadow = PostgresAccess(database), PostgresShadow(database)
+    models = OpenAi(environment().get)
     objects = ObstoreObjects(settings.objects_url)
-    tracker = _tracker(settings, objects)
     pipeline = Pipeline(
         projects=projects,
         runs=runs,
@@ -87,7 +91,7 @@ def build(settings: Settings) -> Parts:
         evidence=releases,
         files=LocalFiles(),
         objects=objects,
-        tracker=tracker,
+        tracker=_tracker(settings, objects),
         clock=clock,
     )
     return Parts(
@@ -103,7 +107,8 @@ def build(settings: Settings) -> Parts:
             audit=audit,
             clock=clock,
         ),
-        release=ReleaseParts(releases, releases, engines, audit, clock, releases),
+        release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow),
+        shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
         access=AccessParts(
             store=keys,
             tokens=Tokens(settings.secret),

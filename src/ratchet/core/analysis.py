@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ratchet.core import ramp
+from ratchet.core import ramp, shadow
 from ratchet.core.evidence import Evidence
 from ratchet.core.findings import (
     LOG_THRESHOLD,
@@ -16,9 +16,11 @@ from ratchet.core.findings import (
     findings,
     regression_max,
 )
+from ratchet.core.meters import LOG_MAX
 from ratchet.core.ramp import Exposure, Ramp, next_weight
 from ratchet.core.rollout import Release, Signal, Stage
 from ratchet.core.routing import WEIGHT_TOTAL
+from ratchet.core.shadow import Shadowed
 from ratchet.core.spec import ReleasePlan
 
 # Evidence this strong is no proof, but reason enough not to show the canary to more people.
@@ -33,6 +35,8 @@ PROOF_UNITS_MIN = 200
 ENGINE_DOWN_SECONDS_MAX = 30.0
 # The split is checked at an error rate of its own.
 LOG_SPLIT = math.log(1.0 / 0.001)
+# What the shadow alone may roll back by.
+LOG_SHADOW = LOG_THRESHOLD - math.log(shadow.SHARE)
 # Of the baseline's units, so many may go without a record before nothing is concluded.
 CENSORED_SHARE_MAX = 0.05
 CENSORED_UNITS_MIN = 100
@@ -115,6 +119,39 @@ def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight)
     if plan.harm_budget is not None:
         return _judge_ramp(release, plan, evidence, sight)
     return _judge_notch(release, plan, evidence)
+
+
+def judge_shadow(
+    plan: ReleasePlan, seen: Shadowed, evidence: Evidence, sight: Sight, problem: str
+) -> Verdict:
+    """The verdict on a canary that nobody has met; `problem` is why it waits."""
+    numbers = describe(evidence) | seen.numbers()
+    if sight.canary_engine_down_seconds > ENGINE_DOWN_SECONDS_MAX:
+        down = sight.canary_engine_down_seconds
+        return Verdict(Signal.DEAD, f"no engine of the canary for {down:.0f} s", numbers)
+    if seen.silence:
+        because = f"the canary had no answer to {seen.silence}: {seen.why_silent}"
+        return Verdict(Signal.DEAD, because, numbers)
+    if seen.log_harm >= LOG_SHADOW:
+        strength, limit = math.exp(min(seen.log_harm, LOG_MAX)), math.exp(LOG_SHADOW)
+        return Verdict(
+            Signal.UNHEALTHY,
+            f"{seen.sentence()}; evidence {strength:.0f} against a limit of {limit:.0f}; no user "
+            "met it",
+            numbers,
+        )
+    if sight.seconds_since_verdict > plan.max_duration_seconds:
+        return Verdict(
+            Signal.ASK,
+            f"{seen.progress(problem)} after {plan.max_duration_seconds:.0f} s, as long as the "
+            "plan allows",
+            numbers,
+        )
+    if seen.left:
+        return Verdict(None, seen.progress(problem), numbers)
+    if sight.freeze:
+        return Verdict(None, f"frozen ({sight.freeze}): the shadow is done, and waits", numbers)
+    return Verdict(Signal.HEALTHY, f"{seen.sentence()}: no evidence of harm", numbers)
 
 
 def _judge_holdback(plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ratchet.core import meters
+from ratchet.core import meters, shadow
 from ratchet.core.guards import ERRORS, LATENCY, Group, group_shares, weights_of
 from ratchet.core.meters import Block, Meter, RateMeter, Tally
 from ratchet.core.routing import WEIGHT_TOTAL
@@ -121,6 +121,8 @@ class Evidence:
     streams: Mapping[Group, Stream]
     segments: Mapping[Group, Stream] = field(default_factory=dict)
     """The same guards within each segment; empty where none is judged."""
+    spent: float = 0.0
+    """Of the error rate, what was bet before the first unit."""
     split: SplitCheck = field(default_factory=SplitCheck)
     censored: Tally = field(default_factory=Tally)
     """Of the fast units: those whose answer did not end in time."""
@@ -156,9 +158,9 @@ class Evidence:
     def shares(self) -> Mapping[Group, float]:
         """Of the error rate, for each stream of a group: where segments are judged, they have as
         much as the whole."""
-        halves = 2.0 if self.segments else 1.0
+        left = (1.0 - self.spent) * (0.5 if self.segments else 1.0)
         by_group = group_shares([meter.guard for meter in self.meters])
-        return {group: share / halves for group, share in by_group.items()}
+        return {group: share * left for group, share in by_group.items()}
 
     def taken(self, group: Group) -> int:
         """Sequence of the last unit that everything of a group has taken."""
@@ -200,7 +202,7 @@ def first_evidence(
                 for guard in guards
             )
             within[group] = Stream(parts, watermark=after)
-    return Evidence(streams, within)
+    return Evidence(streams, within, 0.0 if plan.shadow is None else shadow.SHARE)
 
 
 def observe(

@@ -25,6 +25,7 @@ from ratchet.core.evidence import (
 from ratchet.core.findings import LOG_THRESHOLD, describe
 from ratchet.core.guards import Group
 from ratchet.core.segments import dimension_of
+from ratchet.core.shadow import Pair, shadowed
 from ratchet.core.spec import ReleasePlan
 
 # Enough for a block of a segment, however many stragglers are between.
@@ -61,14 +62,17 @@ def replay(
     begun: Evidence,
     units: Mapping[Group, Sequence[Unit]],
     verdicts: Sequence[Recorded],
+    pairs: Sequence[Pair | None] = (),
 ) -> Iterator[Replayed]:
-    """Every verdict again, in order."""
+    """Every verdict again, in order; `pairs` are those of its shadow."""
     evidence = begun
     for verdict in verdicts:
         for group, until in verdict.watermarks.items():
             # Counts of the present weight are no part of a verdict's numbers.
             evidence = observe(evidence, units.get(group, ()), 0, group, until=until)
-        yield Replayed(verdict, describe(evidence))
+        replayed_pairs = int(verdict.numbers.get("shadow.pairs", 0.0))
+        shown = shadowed(pairs[:replayed_pairs]).numbers() if replayed_pairs else {}
+        yield Replayed(verdict, describe(evidence) | shown)
 
 
 @dataclass(frozen=True, slots=True)

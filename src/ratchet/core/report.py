@@ -19,6 +19,7 @@ from ratchet.core.findings import (
 from ratchet.core.guards import Guard
 from ratchet.core.meters import LOG_MAX
 from ratchet.core.rollout import Release
+from ratchet.core.shadow import Shadowed
 from ratchet.core.spec import ReleasePlan
 
 SEGMENTS_SHOWN = 5
@@ -37,9 +38,15 @@ class Entry:
 
 
 def markdown(
-    release: Release, plan: ReleasePlan, evidence: Evidence, because: str, ledger: Sequence[Entry]
+    release: Release,
+    plan: ReleasePlan,
+    evidence: Evidence,
+    because: str,
+    ledger: Sequence[Entry],
+    shadow: tuple[Shadowed, Shadowed] | None = None,
 ) -> str:
-    """The whole page."""
+    """The whole page; `shadow` has the replayed prompts, and what its judge said of answers that
+    people corrected."""
     lines = [
         f"# Release {release.id}: {release.stage.value.replace('_', ' ')}",
         "",
@@ -47,6 +54,7 @@ def markdown(
         "",
         f"> {because}",
         "",
+        *(() if shadow is None else _shadow(*shadow)),
         *_seen(plan, evidence),
         *_guards(findings(evidence)),
         *_segments(evidence),
@@ -54,6 +62,28 @@ def markdown(
         *_promises(plan),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _shadow(seen: Shadowed, people: Shadowed) -> Iterator[str]:
+    yield "## Shadow: what the baseline was asked, asked again"
+    yield ""
+    yield f"- {seen.compared} prompts compared, {seen.silent} had no answer, {seen.left} left"
+    agreed = sum(check.better for check in people.checks)
+    told = sum(check.worse + check.better for check in people.checks)
+    if told:
+        yield (
+            f"- of {told} answers that people corrected, the judge preferred the correction "
+            f"{agreed} times"
+        )
+    yield ""
+    yield "| check | canary worse | same | canary better | evidence of harm |"
+    yield "|---|---|---|---|---|"
+    for check in seen.checks:
+        yield (
+            f"| {check.name} | {check.worse} | {check.same} | {check.better} | "
+            f"{power(check.log_harm)} |"
+        )
+    yield ""
 
 
 def _seen(plan: ReleasePlan, evidence: Evidence) -> Iterator[str]:

@@ -24,6 +24,7 @@ ReleaseId = NewType("ReleaseId", str)
 
 class Stage(Enum):
     STARTING = "starting"  # its engine loads; serves nobody yet
+    SHADOW = "shadow"  # answers again what the baseline was asked; serves nobody yet
     CANARY = "canary"  # serves the weight of its current notch
     PAUSED = "paused"  # keeps its weight and is judged, but does not climb
     HELD = "held"  # serves nobody, because nobody can see how it does, or a person must decide
@@ -72,6 +73,8 @@ class Release:
     """Of 10,000, where there are no notches."""
     holdback_weight: int = 0
     """Of 10,000: what the old version keeps for a while after a promotion; 0 for no holdback."""
+    has_shadow: bool = False
+    """Before its first traffic it answers what the baseline was asked."""
     asks: bool = False
     """Held until a person decides; a hold for blindness ends by itself."""
     version: int = 0
@@ -134,6 +137,12 @@ def decide(release: Release, signal: Signal, weight: int | None = None) -> Decis
         raise Rejected(f"release {release.id} is {release.stage.value}: cannot take {signal.value}")
     decision = move(release if weight is None else replace(release, ramp_weight=weight))
     return replace(decision, release=replace(decision.release, version=release.version + 1))
+
+
+def _begin(release: Release) -> Decision:
+    if release.has_shadow:
+        return Decision(replace(release, stage=Stage.SHADOW), ())
+    return _enter(release)
 
 
 def _enter(release: Release) -> Decision:
@@ -202,6 +211,11 @@ def _ask(release: Release) -> Decision:
     return Decision(replace(release, stage=Stage.HELD, asks=True), (SetCanaryWeight(0),))
 
 
+def _ask_unseen(release: Release) -> Decision:
+    """Before it had any traffic."""
+    return Decision(replace(release, stage=Stage.HELD, asks=True), ())
+
+
 def _go_on(release: Release) -> Decision:
     return Decision(release, ())
 
@@ -215,9 +229,15 @@ def _unpause(release: Release) -> Decision:
 
 
 MOVES: Mapping[tuple[Stage, Signal], Callable[[Release], Decision]] = {
-    (Stage.STARTING, Signal.READY): _enter,
+    (Stage.STARTING, Signal.READY): _begin,
     (Stage.STARTING, Signal.DEAD): _give_up,
     (Stage.STARTING, Signal.ABORT): _give_up,
+    (Stage.SHADOW, Signal.HEALTHY): _enter,
+    (Stage.SHADOW, Signal.RESUME): _enter,
+    (Stage.SHADOW, Signal.UNHEALTHY): _give_up,
+    (Stage.SHADOW, Signal.DEAD): _give_up,
+    (Stage.SHADOW, Signal.ASK): _ask_unseen,
+    (Stage.SHADOW, Signal.ABORT): _give_up,
     (Stage.CANARY, Signal.HEALTHY): _climb,
     (Stage.CANARY, Signal.MOVE): _move,
     (Stage.CANARY, Signal.UNHEALTHY): _fall_back,
@@ -261,7 +281,8 @@ def diagram() -> str:
 def _targets(stage: Stage, move: Callable[[Release], Decision]) -> list[Stage]:
     """Stages that a move can lead to: from the first notch, and from the last before 100 %."""
     found: list[Stage] = []
-    probes = (((5, 50, 100), 0, 0), ((5, 50, 100), 1, 0), ((5, 50, 100), 1, 500), ((), 0, 0))
+    steps = (5, 50, 100)
+    probes = ((steps, 0, 0), (steps, 1, 0), (steps, 1, 500), ((), 0, 0), (steps, 0, -1))
     for notches, notch, holdback in probes:
         probe = Release(
             id=ReleaseId("r"),
@@ -271,7 +292,8 @@ def _targets(stage: Stage, move: Callable[[Release], Decision]) -> list[Stage]:
             notches_percent=notches,
             stage=stage,
             notch=notch,
-            holdback_weight=holdback,
+            holdback_weight=max(0, holdback),
+            has_shadow=holdback < 0,
         )
         try:
             target = move(probe).release.stage

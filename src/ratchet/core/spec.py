@@ -6,6 +6,7 @@ already whole and typed.  Each value checks itself, so that an invalid one canno
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +16,7 @@ from ratchet.core.freeze import Window
 from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
+from ratchet.core.shadow import Shadow
 
 
 class EngineKind(Enum):
@@ -118,6 +120,8 @@ class ReleasePlan:
     """What the canary must not be worse at."""
     detectors: tuple[Detector, ...] = ()
     """Of the guards that look at what was answered."""
+    shadow: Shadow | None = None
+    """Set: before its first traffic a canary answers what the baseline was asked."""
     deadline_seconds: float = 60.0
     """An answer that has not ended by then counts as failed."""
     max_duration_seconds: float = 7 * 86_400.0
@@ -143,9 +147,7 @@ class ReleasePlan:
             raise Rejected("release.holdback_share: expected above 0 and at most 50%")
         for window in self.freeze:
             Window.of(window)
-        looked_at = {detector.guard for detector in self.detectors}
-        if missing := sorted((set(names) & set(IN_THE_TEXT)) - looked_at):
-            raise Rejected(f"release.guards.{missing[0]}: expected what to look for")
+        self._check_what_looks_at_answers(names)
         if self.harm_budget is not None:
             if notches:
                 raise Rejected("release: expected either notches or harm_budget, found both")
@@ -156,6 +158,16 @@ class ReleasePlan:
             raise Rejected("release.notches must end with 100")
         if list(notches) != sorted(set(notches)) or notches[0] < 1:
             raise Rejected("release.notches must rise from at least 1 to 100")
+
+    def _check_what_looks_at_answers(self, names: Sequence[str]) -> None:
+        looked_at = {detector.guard for detector in self.detectors}
+        if missing := sorted((set(names) & set(IN_THE_TEXT)) - looked_at):
+            raise Rejected(f"release.guards.{missing[0]}: expected what to look for")
+        if self.shadow is not None and self.shadow.judge is None and not self.detectors:
+            raise Rejected(
+                "release.shadow: expected a judge, or a guard that looks at answers (format, "
+                "refusals)"
+            )
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -185,8 +197,12 @@ class Spec:
     release: ReleasePlan = field(default_factory=ReleasePlan)
 
     def __post_init__(self) -> None:
-        if self.release.detectors and self.serving.capture is None:
+        if self.serving.capture is not None:
+            return
+        if self.release.detectors:
             names = ", ".join(detector.guard for detector in self.release.detectors)
             raise Rejected(
                 f"release.guards: {names} look at captured answers: set gateway.capture, too"
             )
+        if self.release.shadow is not None:
+            raise Rejected("release.shadow replays captured prompts: set gateway.capture, too")

@@ -18,6 +18,7 @@ from ratchet.entrypoints.metrics import Metrics
 from ratchet.operations.ledger import mind_budgets, tell_exact_routes
 from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
+from ratchet.operations.shadow import replay_prompts
 from ratchet.operations.turns import keep_to_retention, tell_followers
 from ratchet.wiring import Parts
 
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 DISPATCH_SECONDS = 0.5
 REAP_SECONDS = 2.0
 BURY_SECONDS = 10.0
+SHADOW_SECONDS = 0.5
 COUNT_SECONDS = 1.0
 BUDGETS_SECONDS = 0.5
 EXACT_SECONDS = 0.5
@@ -55,6 +57,10 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         if recovered:
             log.info("flows_recovered", flows=recovered)
 
+    async def replay() -> None:
+        while await replay_prompts(parts.shadow):
+            continue
+
     return [
         _every(REAP_SECONDS, "reap", reap_dead),
         _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
@@ -63,6 +69,7 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
             "judge",
             lambda: advance_all(parts.release, parts.durable),
         ),
+        _every(SHADOW_SECONDS, "shadow", replay),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
     ]
 

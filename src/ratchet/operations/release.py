@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ratchet.core.analysis import Pending, Sight, judge
+from ratchet.core.analysis import Pending, Sight, Verdict, judge, judge_shadow
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Conflict, Rejected
 from ratchet.core.evidence import Evidence, Unit, next_weight_begins, observe, ready
@@ -18,6 +18,7 @@ from ratchet.core.late import late_units
 from ratchet.core.replay import Otherwise, Replayed, otherwise, replay
 from ratchet.core.report import markdown
 from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
+from ratchet.core.shadow import shadowed
 from ratchet.core.spec import ReleasePlan
 from ratchet.kit.clock import Clock
 from ratchet.operations.runs import Wakes
@@ -30,6 +31,7 @@ from ratchet.ports import (
     Metric,
     MetricSink,
     ReleaseStore,
+    ShadowStore,
     StoredRelease,
     Taken,
 )
@@ -56,6 +58,7 @@ class ReleaseParts:
     audit: Audit
     clock: Clock
     history: HistorySource
+    shadow: ShadowStore
 
 
 async def advance_all(parts: ReleaseParts, durable: Wakes) -> None:
@@ -75,6 +78,8 @@ async def advance(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) ->
     """One look at one release.  Raises `Conflict` if somebody else moved it meanwhile."""
     if stored.release.stage is Stage.STARTING:
         await _await_engine(stored, parts, durable)
+    elif stored.release.stage is Stage.SHADOW:
+        await _judge_shadow(stored, parts, durable)
     elif stored.release.stage in (Stage.CANARY, Stage.PAUSED, Stage.HOLDBACK):
         await _judge_live(stored, parts, durable)
     elif stored.release.stage is Stage.HELD and not stored.release.asks:
@@ -83,22 +88,45 @@ async def advance(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) ->
 
 async def _await_engine(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
     candidate = stored.release.candidate
-    serving = await parts.releases.serving(stored.release.project)
-    if serving != stored.release.baseline:
-        because = (
-            f"{serving} serves now: this release was to be compared with {stored.release.baseline}"
-        )
-        await _commit(stored, Signal.DEAD, because, parts, durable)
+    if await _is_outrun(stored, parts, durable):
         return
     if frozen(stored.plan.freeze, parts.clock.now()):
         return
     if await parts.engines.down_seconds(candidate, parts.clock.now()) == 0.0:
-        await _end_holdbacks(stored, parts, durable)
-        await _commit(stored, Signal.READY, "the canary's engine is ready", parts, durable)
+        if not stored.release.has_shadow:
+            await _end_holdbacks(stored, parts, durable)
+        await _say(stored, Signal.READY, "the canary's engine is ready", parts, durable)
         return
     failure = await parts.engines.failure(candidate)
     if failure is not None:
-        await _commit(stored, Signal.DEAD, failure, parts, durable)
+        await _say(stored, Signal.DEAD, failure, parts, durable)
+
+
+async def _is_outrun(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> bool:
+    """Give up what was to be compared with a version that serves no more."""
+    serving = await parts.releases.serving(stored.release.project)
+    if serving == stored.release.baseline:
+        return False
+    because = (
+        f"{serving} serves now: this release was to be compared with {stored.release.baseline}"
+    )
+    await _say(stored, Signal.DEAD, because, parts, durable)
+    return True
+
+
+async def _judge_shadow(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
+    if await _is_outrun(stored, parts, durable):
+        return
+    seen = shadowed(await parts.shadow.pairs(stored.release.id))
+    sight = await _sight(stored, Pending(), parts)
+    verdict = judge_shadow(stored.plan, seen, stored.evidence, sight, stored.problem)
+    if verdict.signal is Signal.HEALTHY:
+        await _end_holdbacks(stored, parts, durable)
+    if verdict.signal is not None:
+        await _commit(stored, verdict, parts, durable)
+    elif verdict.because != stored.because:
+        looked = replace(stored, because=verdict.because)
+        await parts.releases.save_evidence(looked, NOTHING, parts.clock.now())
 
 
 async def _end_holdbacks(newer: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
@@ -106,7 +134,7 @@ async def _end_holdbacks(newer: StoredRelease, parts: ReleaseParts, durable: Wak
     for stored in await parts.releases.live():
         is_same = stored.release.project == newer.release.project
         if is_same and stored.release.stage is Stage.HOLDBACK:
-            await _commit(stored, Signal.OVER, "a newer release begins", parts, durable)
+            await _say(stored, Signal.OVER, "a newer release begins", parts, durable)
 
 
 async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
@@ -115,7 +143,7 @@ async def _await_sight(stored: StoredRelease, parts: ReleaseParts, durable: Wake
     silent = await parts.evidence.seconds_since_record(stored.release.project, now)
     ready = await parts.engines.down_seconds(stored.release.candidate, now) == 0.0
     if silent <= SIGHT_SECONDS and ready:
-        await _commit(stored, Signal.RESUME, "access records come again", parts, durable)
+        await _say(stored, Signal.RESUME, "access records come again", parts, durable)
 
 
 async def _judge_live(stored: StoredRelease, parts: ReleaseParts, durable: Wakes) -> None:
@@ -129,10 +157,7 @@ async def _judge_live(stored: StoredRelease, parts: ReleaseParts, durable: Wakes
     taken = Taken(known.censored, late)
     looked = replace(stored, evidence=evidence, because=verdict.because)
     if verdict.signal is not None:
-        await _commit(
-            looked, verdict.signal, verdict.because, parts, durable,
-            weight=verdict.weight, taken=taken,
-        )  # fmt: skip
+        await _commit(looked, verdict, parts, durable, taken=taken)
     elif _moved(stored.evidence, evidence) or looked.because != stored.because or taken.censored:
         await parts.releases.save_evidence(looked, taken, now)
 
@@ -225,7 +250,7 @@ async def _act(
         if down != 0.0:
             raise Rejected(f"release {release_id}: the canary's engine is not ready")
     because = f"{who}: {why}"
-    await _commit(stored, signal, because, parts, durable, who=who)
+    await _say(stored, signal, because, parts, durable, who=who)
     after = await parts.releases.get(release_id)
     await parts.audit.add(
         who,
@@ -269,7 +294,11 @@ async def report(release_id: ReleaseId, parts: ReleaseParts) -> str:
     """The release as Markdown, as it stands now.  Raises `NotFound`."""
     stored = await parts.releases.get(release_id)
     ledger = await parts.releases.ledger(release_id)
-    return markdown(stored.release, stored.plan, stored.evidence, stored.because, ledger)
+    shadow = None
+    if stored.release.has_shadow:
+        seen = shadowed(await parts.shadow.pairs(release_id))
+        shadow = seen, shadowed(await parts.shadow.corrections(release_id))
+    return markdown(stored.release, stored.plan, stored.evidence, stored.because, ledger, shadow)
 
 
 async def push(project: str, metrics: Sequence[Metric], sink: MetricSink, clock: Clock) -> int:
@@ -290,7 +319,7 @@ async def replayed(release_id: ReleaseId, parts: ReleaseParts) -> list[Replayed]
     """Every verdict of a release again, from its units.  Raises as `HistorySource` does."""
     known = await parts.history.history(release_id)
     # Seconds of computing for a long release, while the same process judges and answers.
-    again = replay(known.begun, known.units, known.verdicts)
+    again = replay(known.begun, known.units, known.verdicts, known.pairs)
     return await asyncio.to_thread(list, again)
 
 
@@ -320,20 +349,34 @@ async def _check_way_back(stored: StoredRelease, parts: ReleaseParts) -> None:
 
 async def _commit(
     stored: StoredRelease,
+    verdict: Verdict,
+    parts: ReleaseParts,
+    durable: Wakes,
+    *,
+    who: str = JUDGE,
+    taken: Taken = NOTHING,
+) -> None:
+    assert verdict.signal is not None
+    decision = decide(stored.release, verdict.signal, verdict.weight)
+    if decision.release.weight != stored.release.weight:
+        stored = replace(stored, evidence=next_weight_begins(stored.evidence))
+    act_ = Act(
+        signal=verdict.signal.value, because=verdict.because, numbers=verdict.numbers, who=who
+    )
+    await parts.releases.commit(stored, decision, act_, taken, parts.clock.now())
+    if decision.release.stage.ends_run:
+        await durable.wake(stored.run_id)
+
+
+async def _say(
+    stored: StoredRelease,
     signal: Signal,
     because: str,
     parts: ReleaseParts,
     durable: Wakes,
     *,
     who: str = JUDGE,
-    weight: int | None = None,
-    taken: Taken = NOTHING,
 ) -> None:
-    decision = decide(stored.release, signal, weight)
-    if decision.release.weight != stored.release.weight:
-        stored = replace(stored, evidence=next_weight_begins(stored.evidence))
-    numbers = describe(stored.evidence)
-    act_ = Act(signal=signal.value, because=because, numbers=numbers, who=who)
-    await parts.releases.commit(stored, decision, act_, taken, parts.clock.now())
-    if decision.release.stage.ends_run:
-        await durable.wake(stored.run_id)
+    """A verdict that does not follow from the evidence."""
+    verdict = Verdict(signal, because, describe(stored.evidence))
+    await _commit(stored, verdict, parts, durable, who=who)

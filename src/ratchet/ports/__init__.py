@@ -53,6 +53,7 @@ from ratchet.ports.pipeline import (
     Tracker,
     WorkerDesk,
 )
+from ratchet.ports.shadow import Answerer, Judges, Prompt, ShadowStore
 from ratchet.ports.turns import (
     Erased,
     Event,
@@ -66,6 +67,7 @@ __all__ = [
     "AccessStore",
     "Act",
     "AnswerStore",
+    "Answerer",
     "Assignment",
     "AttemptStore",
     "Audit",
@@ -82,6 +84,7 @@ __all__ = [
     "History",
     "HistorySource",
     "Json",
+    "Judges",
     "LedgerStore",
     "LiveAttempt",
     "Metric",
@@ -90,6 +93,7 @@ __all__ = [
     "PeopleTokens",
     "Project",
     "ProjectStore",
+    "Prompt",
     "QuotaStore",
     "RecordSink",
     "Registry",
@@ -97,6 +101,7 @@ __all__ = [
     "Run",
     "RunStore",
     "Settlement",
+    "ShadowStore",
     "SigningKey",
     "StageRecord",
     "StageStore",

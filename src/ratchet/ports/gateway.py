@@ -12,7 +12,7 @@ from ratchet.core.access import Key, KeyId, SigningKeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.ledger import Budget, BudgetState, Price
 from ratchet.core.quota import Accounts, Refusal, Tokens
-from ratchet.core.routing import Arm, GatewaySnapshot
+from ratchet.core.routing import Arm, Endpoint, GatewaySnapshot
 from ratchet.core.serving import Oidc
 from ratchet.core.spec import Drill
 
@@ -23,6 +23,9 @@ class EngineStore(Protocol):
 
     async def failure(self, version: VersionId) -> str | None:
         """Why it cannot start, once it was tried often enough."""
+
+    async def place_of(self, version: VersionId) -> Endpoint | None:
+        """Where one that is ready listens."""
 
     async def stop_retired(self, now: datetime) -> None:
         """Stop engines whose time is over and that nothing is routed to."""

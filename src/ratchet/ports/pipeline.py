@@ -28,6 +28,7 @@ from ratchet.core.run import (
 )
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
+from ratchet.core.shadow import Pair
 from ratchet.core.spec import BaseModel, ReleasePlan, Spec
 
 Json = Mapping[str, object]
@@ -197,6 +198,8 @@ class StoredRelease:
     because: str
     entered_at: datetime | None = None
     """When the canary first got traffic."""
+    problem: str = ""
+    """Why its shadow waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,8 @@ class History:
     begun: Evidence
     units: Mapping[Group, Sequence[Unit]]
     verdicts: tuple[Recorded, ...]
+    pairs: Sequence[Pair | None] = ()
+    """Of its shadow."""
 
 
 class HistorySource(Protocol):

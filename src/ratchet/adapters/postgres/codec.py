@@ -10,6 +10,7 @@ from ratchet.core.detectors import Detector
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.guards import ERRORS, LATENCY, Group, Guard, Kind
 from ratchet.core.segments import Dimension
+from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import (
     BaseModel,
     Drill,
@@ -39,6 +40,7 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
     known["detectors"] = tuple(
         Detector(**{**each, "labels": tuple(each["labels"])}) for each in known.get("detectors", ())
     )
+    known["shadow"] = _shadow(known["shadow"]) if known.get("shadow") else None
     known["drill"] = Drill(**known["drill"]) if known.get("drill") else None
     errors, latency = known.pop("errors_margin", None), known.pop("latency_margin", None)
     if errors is not None and latency is not None:
@@ -48,6 +50,11 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
     else:
         known["guards"] = tuple(guard_from_json(guard) for guard in known["guards"])
     return ReleasePlan(**known)
+
+
+def _shadow(value: dict[str, Any]) -> Shadow:
+    judge = value["judge"]
+    return Shadow(pairs=value["pairs"], judge=PairJudge(**judge) if judge else None)
 
 
 def guard_to_json(guard: Guard) -> dict[str, Any]:

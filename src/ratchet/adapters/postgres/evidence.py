@@ -35,6 +35,7 @@ def evidence_to_json(evidence: Evidence) -> Json:
         "streams": {group.value: _stream(stream) for group, stream in evidence.streams.items()},
         "segments": {group.value: _stream(stream) for group, stream in evidence.segments.items()},
         "segment_names": evidence.segment_names,
+        "spent": evidence.spent,
         "split": asdict(evidence.split),
         "censored": asdict(evidence.censored),
         "notch_units": evidence.notch_units,
@@ -58,6 +59,7 @@ def evidence_from_json(value: Json, plan: ReleasePlan) -> Evidence:
             group: _filled(stream, value["segments"][group.value])
             for group, stream in fresh.segments.items()
         },
+        spent=value.get("spent", 0.0),
         split=SplitCheck(**value["split"]),
         censored=Tally(**value["censored"]),
         notch_units=value["notch_units"],

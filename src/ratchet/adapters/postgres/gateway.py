@@ -167,6 +167,13 @@ class PostgresEngines:
         assert isinstance(since, datetime)
         return 0.0 if row["state"] == "ready" else (now - since).total_seconds()
 
+    async def place_of(self, version: VersionId) -> Endpoint | None:
+        row = await self._row(version)
+        if row is not None and row["state"] == "ready" and isinstance(row["port"], int):
+            return Endpoint("127.0.0.1", row["port"])
+        places = [p for p in await self._db.all("list_places") if p["version_id"] == version]
+        return Endpoint(places[0]["host"], places[0]["port"]) if places else None
+
     async def failure(self, version: VersionId) -> str | None:
         row = await self._row(version)
         if row is None or row["state"] == "ready":

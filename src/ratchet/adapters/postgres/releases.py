@@ -22,6 +22,7 @@ from ratchet.adapters.postgres.evidence import (
     watermarks_from,
 )
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
+from ratchet.adapters.postgres.shadow import pairs_of
 from ratchet.core.analysis import Recent
 from ratchet.core.artifact import RunId, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected
@@ -44,6 +45,7 @@ from ratchet.core.rollout import (
 )
 from ratchet.core.routing import WEIGHT_TOTAL, arms_for
 from ratchet.core.segments import Dimension, frequent, is_of
+from ratchet.core.spec import ReleasePlan
 from ratchet.ports import Act, History, Metric, StoredRelease, Taken
 
 # Requests in flight on an arm that was just emptied get this long to end.
@@ -54,6 +56,8 @@ REFERENCE_UNITS = 500
 SEGMENT_UNITS = 2_000
 # Answers that a look at the newest ones sees.
 RECENT_CANARY, RECENT_BASELINE = 32, 100
+# Of people, by which a judge is measured.
+CORRECTIONS = 20
 RATE_SECONDS = 60.0
 
 
@@ -147,6 +151,8 @@ class PostgresReleases:
                 who=act.who,
                 now=now,
             )
+            if after.stage is Stage.SHADOW and before.stage is Stage.STARTING:
+                await _choose_prompts(tx, after, stored.plan)
             for command in decision.commands:
                 await _carry_out(tx, after, command, act.because, now)
             await fetch(tx, "notify_gateway", project=after.project)
@@ -268,7 +274,14 @@ class PostgresReleases:
             if group is not Group.FAST:
                 pairs = zip(units, (row[group.value] for row in rows), strict=True)
                 by_group[group] = [_kept_unit(u, kept) for u, kept in pairs if kept is not None]
-        return History(plan=stored.plan, begun=begun, units=by_group, verdicts=tuple(verdicts))
+        shown = await self._db.all("shadow_pairs", release_id=release_id, correction=False)
+        return History(
+            plan=stored.plan,
+            begun=begun,
+            units=by_group,
+            verdicts=tuple(verdicts),
+            pairs=pairs_of(shown),
+        )
 
     async def _units(self, release: Release, watermark: int) -> list[Row]:
         return await self._db.all(
@@ -314,6 +327,16 @@ class PostgresReleases:
         if row is None or row["at"] is None:
             return math.inf
         return float((now - row["at"]).total_seconds())
+
+
+async def _choose_prompts(tx: Connection, release: Release, plan: ReleasePlan) -> None:
+    shadow = plan.shadow
+    if shadow is None:
+        return
+    which = {"release_id": release.id, "project": release.project}
+    await fetch(tx, "choose_pairs", **which, baseline=release.baseline, pairs=shadow.pairs)
+    if shadow.judge is not None:
+        await fetch(tx, "choose_corrections", **which, pairs=CORRECTIONS)
 
 
 async def _keep(tx: Connection, project: str, taken: Taken) -> None:
@@ -436,6 +459,7 @@ def _release(row: Row) -> StoredRelease:
             ramp_weight=row["ramp_weight"],
             holdback_weight=holdback,
             asks=row["asks"],
+            has_shadow=plan.shadow is not None,
             version=row["version"],
         ),
         plan=plan,
@@ -443,4 +467,5 @@ def _release(row: Row) -> StoredRelease:
         run_id=RunId(row["run_id"]),
         because=row["because"],
         entered_at=row["entered_at"],
+        problem=row["problem"],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 from ratchet.adapters.postgres.codec import plan_from_json
 from ratchet.adapters.postgres.evidence import evidence_from_json
 from ratchet.adapters.postgres.pool import Database, Row
+from ratchet.adapters.postgres.shadow import pairs_of
 from ratchet.core.errors import NotFound
 from ratchet.core.findings import as_data, findings, segment_findings
 from ratchet.core.run import StageName
+from ratchet.core.shadow import shadowed
 
 View = dict[str, Any]
 LIST_MAX = 200
@@ -126,8 +130,16 @@ class PostgresViews:
         evidence = evidence_from_json(row["evidence"], plan)
         view["guards"] = [as_data(finding) for finding in findings(evidence)]
         view["segments"] = [as_data(finding) for finding in segment_findings(evidence)]
+        view["shadow"] = await self._shadow(release_id) if plan.shadow else None
         view["traffic"] = await self.traffic(row["project"], row["created_at"])
         return view
+
+    async def _shadow(self, release_id: str) -> View:
+        rows = await self._db.all("shadow_pairs", release_id=release_id, correction=False)
+        seen = shadowed(pairs_of(rows))
+        checks = [{**asdict(check), "e": math.exp(check.log_harm)} for check in seen.checks]
+        return {"compared": seen.compared, "silent": seen.silent, "left": seen.left,
+                "checks": checks}  # fmt: skip
 
     async def traffic(self, project: str, since: datetime) -> list[View]:
         rows = await self._db.all("traffic_by_version", project=project, since=since)

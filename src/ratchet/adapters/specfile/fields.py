@@ -26,6 +26,7 @@ from ratchet.adapters.specfile.values import (
     read_one_of,
     read_rates,
     read_segments,
+    read_shadow,
     read_size,
     read_text,
     read_texts,
@@ -260,6 +261,20 @@ FIELDS: Mapping[str, Field] = {
         duration,
         _DURATION_SCHEMA,
         "After this a canary that is still undecided is held, and a person asked. Default 7d.",
+    ),
+    "release.shadow": Field(
+        read_shadow,
+        {
+            "type": ["boolean", "object"],
+            "properties": {
+                "pairs": {"type": "integer"},
+                "judge": {"type": "object", "additionalProperties": _STRING},
+            },
+        },
+        "Before its first traffic the canary answers what the baseline was asked, and the answers "
+        "are compared pair by pair: by the guards that look at answers, and by a judge, a model "
+        "behind OpenAI's API. true, or {pairs: 200, judge: {url: https://HOST/v1, model: NAME, "
+        "key: $VARIABLE, criteria: what better means}}. Needs gateway.capture. Default: none.",
     ),
     "release.segments": Field(
         read_segments,

@@ -107,6 +107,7 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         units_per_notch="units_per_notch",
         deadline_seconds="deadline",
         max_duration_seconds="max_duration",
+        shadow="shadow",
         segments="segments",
         freeze="freeze",
         holdback_seconds="holdback",

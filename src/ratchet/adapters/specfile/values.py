@@ -23,6 +23,7 @@ from ratchet.core.serving import (
     Oidc,
     Rate,
 )
+from ratchet.core.shadow import PAIRS_MAX, PairJudge, Shadow
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -125,6 +126,34 @@ def read_windows(value: Any) -> tuple[str, ...]:
         except Rejected as error:
             raise Unfit(str(error).partition("expected ")[2] or str(error)) from None
     return windows
+
+
+def read_shadow(value: Any) -> Shadow | None:
+    if isinstance(value, bool):
+        return Shadow() if value else None
+    if not isinstance(value, dict) or not set(value) <= {"pairs", "judge"}:
+        raise Unfit("true, or {pairs: 200, judge: {url, model, key: $VARIABLE, criteria}}")
+    judge = value.get("judge")
+    pairs = read_whole(1, PAIRS_MAX)(value.get("pairs", Shadow().pairs))
+    return Shadow(pairs=pairs, judge=None if judge is None else _judge(judge))
+
+
+def _judge(value: Any) -> PairJudge:
+    known = {"url", "model", "key", "criteria"}
+    if not isinstance(value, dict) or not {"url", "model"} <= set(value) <= known:
+        raise Unfit("a judge: {url: https://HOST/v1, model: NAME, key: $VARIABLE, criteria}")
+    texts = {name: read_text(text) for name, text in value.items()}
+    if not _is_url(texts["url"]):
+        raise Unfit("a judge's url, like https://host/v1")
+    key = texts.get("key", "")
+    if key and not _VARIABLE.match(key):
+        raise Unfit("a judge's key as the name of a variable, like $JUDGE_KEY")
+    return PairJudge(
+        url=texts["url"].rstrip("/"),
+        model=texts["model"],
+        key_variable=key.removeprefix("$"),
+        criteria=texts.get("criteria", ""),
+    )
 
 
 def read_segments(value: Any) -> tuple[Dimension, ...]:

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 REFRESH_SECONDS = 0.7
 TRAFFIC_MINUTES = 5
 RUNS_SHOWN = 8
-NOT_ENDED = ("starting", "canary", "paused", "held", "holdback")
+NOT_ENDED = ("starting", "shadow", "canary", "paused", "held", "holdback")
 
 
 def console(parts: Parts) -> APIRouter:

@@ -34,7 +34,7 @@ USERS_PER_SECOND = 2.0
 RUSH_PER_SECOND = 8.0
 # What the demo's users come in with: answers only, for a day.
 KEY = {"scopes": ["answers"], "models": ["triage"], "lives_seconds": 86_400.0, "who": "demo"}
-LIVE_STAGES = ("starting", "canary", "paused", "held")
+LIVE_STAGES = ("starting", "shadow", "canary", "paused", "held")
 
 
 @dataclass(frozen=True, slots=True)

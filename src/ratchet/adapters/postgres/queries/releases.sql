@@ -16,7 +16,7 @@ SELECT * FROM releases WHERE run_id = :run_id;
 SELECT * FROM releases ORDER BY created_at DESC LIMIT :limit;
 
 -- name: live_releases
-SELECT * FROM releases WHERE stage IN ('starting', 'canary', 'paused', 'held', 'holdback')
+SELECT * FROM releases WHERE stage IN ('starting', 'shadow', 'canary', 'paused', 'held', 'holdback')
  ORDER BY created_at;
 
 -- name: commit_release

@@ -1,0 +1,16 @@
+"""Shadows: prompts that a canary answers before its first traffic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0012"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    sql = Path(__file__).parent.parent / "0012_shadow.sql"
+    # One driver call: the file has no parameters, so a colon in it is only a colon.
+    op.get_bind().exec_driver_sql(sql.read_text().replace("%", "%%"))
