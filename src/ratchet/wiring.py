@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet.adapters.files import LocalFiles
+from ratchet.adapters.messenger import Messages
 from ratchet.adapters.mlflow import MlflowTracker, NoTracker
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.oidc import OidcTokens
@@ -13,6 +14,7 @@ from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.ledger import PostgresLedger
+from ratchet.adapters.postgres.notices import PostgresNotices
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.registry import PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
@@ -31,10 +33,11 @@ from ratchet.adapters.tokens import Tokens
 from ratchet.adapters.valkey.client import Valkey
 from ratchet.adapters.valkey.quota import ValkeyQuota
 from ratchet.durable.flow import Durable
-from ratchet.kit.clock import SystemClock
+from ratchet.kit.clock import Clock, SystemClock
 from ratchet.kit.ids import new_id
 from ratchet.operations.access import AccessParts
 from ratchet.operations.ledger import LedgerParts
+from ratchet.operations.notices import NoticeParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
@@ -57,6 +60,7 @@ class Parts:
     runs: RunParts
     release: ReleaseParts
     shadow: ShadowParts
+    notices: NoticeParts
     access: AccessParts
     attempts: PostgresAttempts
     engines: PostgresEngines
@@ -75,25 +79,12 @@ def build(settings: Settings) -> Parts:
     url = settings.database_url.reveal()
     database = Database(url, size_max=settings.database_connections)
     projects, runs = PostgresProjects(database), PostgresRuns(database)
-    stages, attempts = PostgresStages(database), PostgresAttempts(database)
+    attempts = PostgresAttempts(database)
     audit, releases = PostgresAudit(database), PostgresReleases(database)
     engines, turns = PostgresEngines(database), PostgresTurns(database)
     keys, shadow = PostgresAccess(database), PostgresShadow(database)
     models = OpenAi(environment().get)
-    objects = ObstoreObjects(settings.objects_url)
-    pipeline = Pipeline(
-        projects=projects,
-        runs=runs,
-        stages=stages,
-        attempts=attempts,
-        registry=PostgresRegistry(database),
-        releases=releases,
-        evidence=releases,
-        files=LocalFiles(),
-        objects=objects,
-        tracker=_tracker(settings, objects),
-        clock=clock,
-    )
+    pipeline = _pipeline(settings, database, clock)
     return Parts(
         settings=settings,
         database=database,
@@ -101,7 +92,7 @@ def build(settings: Settings) -> Parts:
         runs=RunParts(
             projects=projects,
             runs=runs,
-            stages=stages,
+            stages=PostgresStages(database),
             attempts=attempts,
             workers=attempts,
             audit=audit,
@@ -109,6 +100,7 @@ def build(settings: Settings) -> Parts:
         ),
         release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow),
         shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
+        notices=NoticeParts(PostgresNotices(database), Messages(environment().get), clock),
         access=AccessParts(
             store=keys,
             tokens=Tokens(settings.secret),
@@ -128,6 +120,24 @@ def build(settings: Settings) -> Parts:
         metrics=releases,
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
+    )
+
+
+def _pipeline(settings: Settings, database: Database, clock: Clock) -> Pipeline:
+    releases = PostgresReleases(database)
+    objects = ObstoreObjects(settings.objects_url)
+    return Pipeline(
+        projects=PostgresProjects(database),
+        runs=PostgresRuns(database),
+        stages=PostgresStages(database),
+        attempts=PostgresAttempts(database),
+        registry=PostgresRegistry(database),
+        releases=releases,
+        evidence=releases,
+        files=LocalFiles(),
+        objects=objects,
+        tracker=_tracker(settings, objects),
+        clock=clock,
     )
 
 

@@ -21,9 +21,11 @@ from ratchet.adapters.specfile.reader import load_spec, parse_spec
 from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
 from ratchet.core.guards import Kind
+from ratchet.core.notices import Channel, Service
 from ratchet.core.quota import Away, Exact
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
+from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import Drill, EngineKind, ReleasePlan
 from ratchet.entrypoints.cli.main import app
 from ratchet.entrypoints.cli.project import SPEC
@@ -139,7 +141,7 @@ def test_each_mistake_is_named_with_line_column_found_and_expected(
 
 @pytest.mark.parametrize(
     "key",
-    ["train: {capacity: spot}", "train: {deadline: 4h}", "notify: []", "triggers: {}"],
+    ["train: {capacity: spot}", "train: {deadline: 4h}", "triggers: {}"],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     [problem] = problems(f"{SMALL}{key}\n")
@@ -309,6 +311,54 @@ def test_the_schema_knows_every_key() -> None:
         for part in key.split("."):
             place = place["properties"][part]
         assert place["description"] == FIELDS[key].doc
+
+
+def test_who_is_told_is_read_and_secrets_are_names() -> None:
+    text = SMALL + (
+        "release: {notches: [5, 100]}\n"
+        "notify: [{slack: $S}, {pagerduty: $P}, {webhook: https://h/x, secret: $H}]\n"
+    )
+    spec = parse_spec(text, Path("/x/ratchet.yaml"))
+
+    assert spec.release.notify == (
+        Channel(service=Service.SLACK, variable="S"),
+        Channel(service=Service.PAGERDUTY, variable="P"),
+        Channel(service=Service.WEBHOOK, variable="H", url="https://h/x"),
+    )
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    for bad, expected in {
+        "notify: []": "expected a list",
+        "notify: [{slack: https://hooks/secret}]": "the name of a variable",
+        "notify: [{teams: $T}]": "expected {slack: $VARIABLE}",
+        "notify: [{webhook: nowhere}]": "a webhook's url",
+        "notify: [{webhook: https://h/x, secret: abc}]": "the name of a variable",
+    }.items():
+        [problem] = problems(SMALL + bad)
+        assert expected in problem
+
+
+def test_a_shadow_is_read_and_needs_captured_prompts() -> None:
+    judge = "{url: https://j/v1/, model: m, key: $K, criteria: Be short.}"
+    text = SMALL + "gateway: {capture: true}\nrelease: {shadow: {pairs: 9, judge: JUDGE}}\n"
+    spec = parse_spec(text.replace("JUDGE", judge), Path("/x/ratchet.yaml"))
+
+    assert spec.release.shadow == Shadow(
+        pairs=9,
+        judge=PairJudge(url="https://j/v1", model="m", key_variable="K", criteria="Be short."),
+    )
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    for bad, expected in {
+        "{url: j, model: m}": "a judge's url",
+        "{url: https://j, model: m, key: sk-1}": "the name of a variable",
+        "{model: m}": "expected a judge:",
+    }.items():
+        [problem] = problems(text.replace("JUDGE", bad))
+        assert expected in problem
+    assert "set gateway.capture" in problems(SMALL + f"release: {{shadow: {{judge: {judge}}}}}")[0]
+    assert "expected a judge, or" in problems(text.replace(", judge: JUDGE", ""))[0]
+    off = text.replace("{pairs: 9, judge: JUDGE}", "false")
+    assert parse_spec(off, Path("/x/ratchet.yaml")).release.shadow is None
+    assert "expected true, or" in problems(text.replace("{pairs: 9, judge: JUDGE}", "9"))[0]
 
 
 def test_segments_are_read() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.e2e.stack import Stack, Traffic
 
 pytestmark = pytest.mark.deep
 
+KILLS = 20
 AA_RELEASES = int(os.environ.get("RATCHET_AA_RELEASES", "3"))
 USERS_PER_SECOND = 60.0
 
@@ -42,19 +45,19 @@ class Releases:
     """Runs one release after the other and tells how each ended."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack, self._count = stack, 0
+        self.stack, self._count = stack, 0
 
     def run(self, release: str, **train: Any) -> dict[str, Any]:
         self._count += 1
         how = {"train": "good.jsonl", "epochs": 1, "rate": 1e-12, "seed": self._count, **train}
-        spec = self._stack.root / "project" / f"release-{self._count}.yaml"
+        spec = self.stack.root / "project" / f"release-{self._count}.yaml"
         spec.write_text(SPEC.format(release=release, **how))
-        run = self._stack.end_of(self._stack.start_run(spec.stem), 400)
+        run = self.stack.end_of(self.stack.start_run(spec.stem), 400)
         assert run["release_id"], run
-        release_: dict[str, Any] = self._stack.client().get(f"/releases/{run['release_id']}")
+        release_: dict[str, Any] = self.stack.client().get(f"/releases/{run['release_id']}")
         last = release_["verdicts"][-1]
         print(f"{last['to_stage']}: {last['because']}", flush=True)
-        again = self._stack.client().get(f"/releases/{run['release_id']}/replay")
+        again = self.stack.client().get(f"/releases/{run['release_id']}/replay")
         assert [each["differences"] for each in again] == [[]] * len(again)
         return release_
 
@@ -122,6 +125,83 @@ def test_each_regression_falls_by_its_own_guard(
     assert ended["stage"] == "rolled_back"
     assert guard in guilty(ended)
     assert canary_answers(ended) <= answers_max
+
+
+SHADOW = "shadow: {pairs: 60}, guards: {errors: {margin: +4pp}, latency_p95: {margin: 60%}, "
+
+
+def test_a_version_with_other_words_meets_nobody(releases: Releases) -> None:
+    plan = f"{{{SHADOW}format: {{labels: [red, blue]}}}}}}"
+
+    ended = releases.run(plan, epochs=6, rate=1e-2, train="words.jsonl")
+
+    assert [verdict["to_stage"] for verdict in ended["verdicts"]] == ["shadow", "rolled_back"]
+    assert ended["because"].endswith("no user met it")
+    assert canary_answers(ended) == 0
+    assert 0 < ended["shadow"]["compared"] <= 60
+
+
+def test_a_good_version_goes_through_its_shadow_and_every_segment(releases: Releases) -> None:
+    plan = f"{{{SHADOW}format: {{labels: [red, blue]}}}}, segments: [prompt_length, language]}}"
+
+    ended = releases.run(plan, epochs=6, rate=1e-2)
+
+    stages = [verdict["to_stage"] for verdict in ended["verdicts"]]
+    assert (stages[:3], stages[-1]) == (["shadow", "canary", "canary"], "promoted")
+    assert ended["because"].startswith("proven after")
+    assert ended["shadow"]["compared"] == 60
+
+
+class Killer:
+    """Kills the control plane while a canary is judged."""
+
+    def __init__(self, stack: Stack, seed: int) -> None:
+        self._stack, self._chance = stack, random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.kills = 0
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        with self._stack.database() as connection:
+            while not self._stop.wait(self._chance.uniform(0.2, 3.0)):
+                live = "SELECT count(*) FROM releases WHERE stage IN ('shadow', 'canary')"
+                [found] = connection.execute(live).fetchall()
+                if found[0] and self._stack.kill("cli.main server"):
+                    self.kills += 1
+
+
+def test_a_judge_that_is_killed_decides_the_same(releases: Releases) -> None:
+    """Every verdict comes out again from the units, bit for bit (`Releases.run` replays), whatever
+    was killed before it was stored; and none is there twice."""
+    kills, round_ = 0, 0
+    while kills < KILLS:
+        round_ += 1
+        with Killer(releases.stack, round_) as killer:
+            is_bad = round_ % 2 == 0
+            drill = ", drill: {error_rate: 50%}" if is_bad else ""
+            ended = releases.run(f"{{guards: {{{GUARDS}}}{drill}}}", epochs=6, rate=1e-2)
+        kills += killer.kills
+        print(f"{killer.kills} kills", flush=True)
+
+        assert ended["stage"] == ("rolled_back" if is_bad else "promoted"), ended["because"]
+        versions = [verdict["version"] for verdict in ended["verdicts"]]
+        assert versions == list(range(1, len(versions) + 1))
+    with releases.stack.database() as connection:
+        [twice] = connection.execute(
+            "SELECT count(*) FROM weight_changes AS change WHERE NOT EXISTS "
+            "(SELECT 1 FROM verdicts WHERE verdicts.because = change.because) "
+            "AND route_revision > 1"
+        ).fetchall()
+    assert twice[0] == 0
+    print(f"{kills} kills in {round_} releases")
 
 
 def test_a_version_against_itself_is_never_rolled_back_and_promoted_by_proof(

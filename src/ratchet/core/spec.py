@@ -14,6 +14,7 @@ from ratchet.core.detectors import Detector
 from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
 from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
+from ratchet.core.notices import Channel
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 from ratchet.core.shadow import Shadow
@@ -126,6 +127,8 @@ class ReleasePlan:
     """An answer that has not ended by then counts as failed."""
     max_duration_seconds: float = 7 * 86_400.0
     """After this a canary that is still undecided is held, and a person asked."""
+    notify: tuple[Channel, ...] = ()
+    """Who is told when the release moves from one state to another."""
     freeze: tuple[str, ...] = ()
     """Windows in which nothing goes up, as `freeze.Window` reads them."""
     holdback_seconds: float = 0.0

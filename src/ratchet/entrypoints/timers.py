@@ -16,6 +16,7 @@ from ratchet.core.errors import Unavailable
 from ratchet.durable.reaper import reap, this_executor
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.operations.ledger import mind_budgets, tell_exact_routes
+from ratchet.operations.notices import tell_people
 from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
 from ratchet.operations.shadow import replay_prompts
@@ -28,6 +29,7 @@ DISPATCH_SECONDS = 0.5
 REAP_SECONDS = 2.0
 BURY_SECONDS = 10.0
 SHADOW_SECONDS = 0.5
+NOTICE_SECONDS = 1.0
 COUNT_SECONDS = 1.0
 BUDGETS_SECONDS = 0.5
 EXACT_SECONDS = 0.5
@@ -57,6 +59,10 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         if recovered:
             log.info("flows_recovered", flows=recovered)
 
+    async def tell() -> None:
+        while await tell_people(parts.notices):
+            continue
+
     async def replay() -> None:
         while await replay_prompts(parts.shadow):
             continue
@@ -70,6 +76,7 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
             lambda: advance_all(parts.release, parts.durable),
         ),
         _every(SHADOW_SECONDS, "shadow", replay),
+        _every(NOTICE_SECONDS, "notices", tell),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
     ]
 

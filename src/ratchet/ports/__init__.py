@@ -26,6 +26,7 @@ from ratchet.ports.gateway import (
     TokenMaker,
     WantedEngine,
 )
+from ratchet.ports.notices import DueNotice, Messenger, NoticeStore
 from ratchet.ports.pipeline import (
     Act,
     AttemptStore,
@@ -71,6 +72,7 @@ __all__ = [
     "Assignment",
     "AttemptStore",
     "Audit",
+    "DueNotice",
     "EngineReport",
     "EngineStore",
     "Erased",
@@ -87,8 +89,10 @@ __all__ = [
     "Judges",
     "LedgerStore",
     "LiveAttempt",
+    "Messenger",
     "Metric",
     "MetricSink",
+    "NoticeStore",
     "ObjectStore",
     "PeopleTokens",
     "Project",

@@ -9,6 +9,7 @@ from ratchet.core import serving
 from ratchet.core.detectors import Detector
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.guards import ERRORS, LATENCY, Group, Guard, Kind
+from ratchet.core.notices import Channel, Service
 from ratchet.core.segments import Dimension
 from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import (
@@ -27,6 +28,7 @@ def plan_to_json(plan: ReleasePlan) -> dict[str, Any]:
     return {
         **asdict(plan),
         "guards": [guard_to_json(guard) for guard in plan.guards],
+        "notify": [channel_to_json(channel) for channel in plan.notify],
         "segments": [dimension.value for dimension in plan.segments],
     }
 
@@ -35,6 +37,7 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
     """What `plan_to_json` made, by this or an older Ratchet."""
     known = dict(value)
     known["notches_percent"] = tuple(known["notches_percent"])
+    known["notify"] = tuple(map(channel_from_json, known.get("notify", ())))
     known["segments"] = tuple(Dimension(name) for name in known.get("segments", ()))
     known["freeze"] = tuple(known.get("freeze", ()))
     known["detectors"] = tuple(
@@ -55,6 +58,18 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
 def _shadow(value: dict[str, Any]) -> Shadow:
     judge = value["judge"]
     return Shadow(pairs=value["pairs"], judge=PairJudge(**judge) if judge else None)
+
+
+def channel_to_json(channel: Channel) -> dict[str, str]:
+    return {
+        "service": channel.service.value, "variable": channel.variable, "url": channel.url
+    }  # fmt: skip
+
+
+def channel_from_json(value: dict[str, str]) -> Channel:
+    return Channel(
+        service=Service(value["service"]), variable=value["variable"], url=value["url"]
+    )  # fmt: skip
 
 
 def guard_to_json(guard: Guard) -> dict[str, Any]:

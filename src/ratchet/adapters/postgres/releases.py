@@ -21,6 +21,7 @@ from ratchet.adapters.postgres.evidence import (
     watermarks,
     watermarks_from,
 )
+from ratchet.adapters.postgres.notices import write_down
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
 from ratchet.adapters.postgres.shadow import pairs_of
 from ratchet.core.analysis import Recent
@@ -151,6 +152,7 @@ class PostgresReleases:
                 who=act.who,
                 now=now,
             )
+            await write_down(tx, after, before.stage, stored.plan, now)
             if after.stage is Stage.SHADOW and before.stage is Stage.STARTING:
                 await _choose_prompts(tx, after, stored.plan)
             for command in decision.commands:

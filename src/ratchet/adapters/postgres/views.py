@@ -131,6 +131,9 @@ class PostgresViews:
         view["guards"] = [as_data(finding) for finding in findings(evidence)]
         view["segments"] = [as_data(finding) for finding in segment_findings(evidence)]
         view["shadow"] = await self._shadow(release_id) if plan.shadow else None
+        view["notices"] = [
+            _plain(notice) for notice in await self._db.all("list_notices", release_id=release_id)
+        ]
         view["traffic"] = await self.traffic(row["project"], row["created_at"])
         return view
 

@@ -22,6 +22,7 @@ from ratchet.adapters.specfile.values import (
     read_fallback,
     read_name,
     read_notches,
+    read_notify,
     read_oidc,
     read_one_of,
     read_rates,
@@ -300,6 +301,14 @@ FIELDS: Mapping[str, Field] = {
     "release.blind_hold": Field(
         duration, _DURATION_SCHEMA, "Time without telemetry before weight 0. Default 60s."
     ),
+    "notify": Field(
+        read_notify,
+        {"type": "array", "items": {"type": "object", "additionalProperties": _STRING}},
+        "Who is told when a release moves from one state to another: {slack: $VARIABLE} (an "
+        "incoming webhook's url), {pagerduty: $VARIABLE} (an Events API v2 key; pages for a "
+        "rollback and for what a person must decide), {webhook: URL, secret: $VARIABLE} (JSON, "
+        "signed as Standard Webhooks has it). The server's environment has the variables.",
+    ),
     "release.drill.error_rate": Field(
         share, _SHARE_SCHEMA, "Fire drill: share of requests that the canary fails on purpose."
     ),
@@ -321,5 +330,4 @@ NOT_BUILT: Mapping[str, str] = {
     "train.deadline": "deadlines",
     "train.budget_usd": "budgets",
     "triggers": "triggers inside the server; the shipped workflow calls scripts/trigger_retrain.py",
-    "notify": "notifications",
 }

@@ -115,6 +115,7 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         blind_hold_seconds="blind_hold",
     )
     guards, detectors = guards_from(values)
+    plan |= {"notify": values["notify"]} if "notify" in values else {}
     if "notches_percent" in plan:
         plan.setdefault("harm_budget", None)
     return Spec(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ratchet.core.access import ANY_MODEL, Role, Scope
 from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
+from ratchet.core.notices import Channel, Service
 from ratchet.core.quota import Away, Exact
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import (
@@ -126,6 +127,31 @@ def read_windows(value: Any) -> tuple[str, ...]:
         except Rejected as error:
             raise Unfit(str(error).partition("expected ")[2] or str(error)) from None
     return windows
+
+
+def read_notify(value: Any) -> tuple[Channel, ...]:
+    if not isinstance(value, list) or not value:
+        raise Unfit("a list, like [{slack: $SLACK_WEBHOOK}, {pagerduty: $PAGERDUTY_KEY}]")
+    return tuple(map(_channel, value))
+
+
+def _channel(value: Any) -> Channel:
+    fits = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    if fits and set(value) in ({"slack"}, {"pagerduty"}):
+        [(service, variable)] = value.items()
+        if not _VARIABLE.match(variable):
+            raise Unfit(f"{service}'s secret as the name of a variable, like $SLACK_WEBHOOK")
+        return Channel(service=Service(service), variable=variable.removeprefix("$"))
+    if not fits or not {"webhook"} <= set(value) <= {"webhook", "secret"}:
+        raise Unfit(
+            "{slack: $VARIABLE}, {pagerduty: $VARIABLE} or {webhook: URL, secret: $VARIABLE}"
+        )
+    url, secret = value["webhook"], value.get("secret", "")
+    if not _is_url(url):
+        raise Unfit("a webhook's url, like https://host/path")
+    if secret and not _VARIABLE.match(secret):
+        raise Unfit("a webhook's secret as the name of a variable, like $HOOK_SECRET")
+    return Channel(service=Service.WEBHOOK, url=url, variable=secret.removeprefix("$"))
 
 
 def read_shadow(value: Any) -> Shadow | None:
