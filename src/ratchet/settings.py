@@ -64,6 +64,9 @@ class Settings:
     mongodb_url: Secret | None = None
     """Where turns, feedback and erasures are copied to: `RATCHET_MONGODB_URL`.  Empty: nowhere."""
 
+    prometheus_url: str = ""
+    """Where guards with counters are read from: `RATCHET_PROMETHEUS_URL`."""
+
     events_stdout: bool = False
     """The same as JSON lines on the server's standard output: `RATCHET_EVENTS_STDOUT=1`."""
 
@@ -88,6 +91,7 @@ class Settings:
                 mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
                 valkey_url=Secret(valkey) if (valkey := env.get("RATCHET_VALKEY_URL")) else None,
                 mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
+                prometheus_url=env.get("RATCHET_PROMETHEUS_URL", ""),
                 events_stdout=env.get("RATCHET_EVENTS_STDOUT", "") not in ("", "0"),
             )
         except KeyError as error:

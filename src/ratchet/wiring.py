@@ -25,9 +25,11 @@ from ratchet.adapters.postgres.runs import (
     PostgresRuns,
     PostgresStages,
 )
+from ratchet.adapters.postgres.samples import PostgresSamples
 from ratchet.adapters.postgres.shadow import PostgresShadow
 from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.prometheus import Prometheus
 from ratchet.adapters.stdout import StdoutEvents
 from ratchet.adapters.tokens import Tokens
 from ratchet.adapters.valkey.client import Valkey
@@ -41,6 +43,7 @@ from ratchet.operations.notices import NoticeParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
+from ratchet.operations.scrapes import ScrapeParts
 from ratchet.operations.shadow import ShadowParts
 from ratchet.operations.turns import TurnParts
 from ratchet.ports import EventSink, MetricSink, Tracker
@@ -60,6 +63,7 @@ class Parts:
     runs: RunParts
     release: ReleaseParts
     shadow: ShadowParts
+    scrapes: ScrapeParts
     notices: NoticeParts
     access: AccessParts
     attempts: PostgresAttempts
@@ -83,6 +87,7 @@ def build(settings: Settings) -> Parts:
     audit, releases = PostgresAudit(database), PostgresReleases(database)
     engines, turns = PostgresEngines(database), PostgresTurns(database)
     keys, shadow = PostgresAccess(database), PostgresShadow(database)
+    samples = PostgresSamples(database)
     models = OpenAi(environment().get)
     pipeline = _pipeline(settings, database, clock)
     return Parts(
@@ -98,8 +103,9 @@ def build(settings: Settings) -> Parts:
             audit=audit,
             clock=clock,
         ),
-        release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow),
+        release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow, samples),
         shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
+        scrapes=ScrapeParts(releases, Prometheus(settings.prometheus_url), samples, clock),
         notices=NoticeParts(PostgresNotices(database), Messages(environment().get), clock),
         access=AccessParts(
             store=keys,

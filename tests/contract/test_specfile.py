@@ -20,9 +20,10 @@ from ratchet.adapters.specfile.fields import FIELDS
 from ratchet.adapters.specfile.reader import load_spec, parse_spec
 from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
-from ratchet.core.guards import Kind
+from ratchet.core.guards import Group, Kind
 from ratchet.core.notices import Channel, Service
 from ratchet.core.quota import Away, Exact
+from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
 from ratchet.core.shadow import PairJudge, Shadow
@@ -359,6 +360,22 @@ def test_a_shadow_is_read_and_needs_captured_prompts() -> None:
     off = text.replace("{pairs: 9, judge: JUDGE}", "false")
     assert parse_spec(off, Path("/x/ratchet.yaml")).release.shadow is None
     assert "expected true, or" in problems(text.replace("{pairs: 9, judge: JUDGE}", "9"))[0]
+
+
+def test_a_rate_may_be_counted_by_a_prometheus() -> None:
+    query = "prometheus: {bad: 'f{v=\"$version\"}', all: 'a{v=\"$version\"}'}"
+    text = SMALL + f"release: {{metrics: {{returns: {{kind: rate, margin: +1pp, {query}}}}}}}\n"
+    spec = parse_spec(text, Path("/x/ratchet.yaml"))
+
+    assert spec.release.queries == (
+        CountQuery(guard="returns", bad='f{v="$version"}', all='a{v="$version"}'),
+    )
+    assert spec.release.guard("returns").group is Group.SCRAPED
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    [score] = problems(text.replace("kind: rate, margin: +1pp", "kind: score, margin: 0.1"))
+    assert "kind rate and no within" in score
+    [both] = problems(text.replace("$version", "new"))
+    assert "both with $version" in both
 
 
 def test_segments_are_read() -> None:

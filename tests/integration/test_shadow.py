@@ -22,6 +22,7 @@ from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects
+from ratchet.adapters.postgres.samples import PostgresSamples
 from ratchet.adapters.postgres.shadow import PostgresShadow
 from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
@@ -95,7 +96,7 @@ class Rehearsed:
         self.shadow = PostgresShadow(self.database)
         self.release_parts = ReleaseParts(
             releases, releases, engines, PostgresAudit(self.database), self.clock, releases,
-            self.shadow,
+            self.shadow, PostgresSamples(self.database),
         )  # fmt: skip
         models = OpenAi({"JUDGE_KEY": "sk-1"}.get)
         self.parts = ShadowParts(

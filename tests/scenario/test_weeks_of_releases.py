@@ -20,6 +20,7 @@ from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.registry import PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAudit, PostgresProjects, PostgresRuns
+from ratchet.adapters.postgres.samples import PostgresSamples
 from ratchet.adapters.postgres.shadow import PostgresShadow
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.specfile.reader import parse_spec
@@ -97,6 +98,7 @@ class World:
             clock=self.clock,
             history=self.releases,
             shadow=PostgresShadow(self.database),
+            samples=PostgresSamples(self.database),
         )
 
     async def begin(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from ratchet.core import meters, shadow
 from ratchet.core.guards import ERRORS, LATENCY, Group, group_shares, weights_of
 from ratchet.core.meters import Block, Meter, RateMeter, Tally
 from ratchet.core.routing import WEIGHT_TOTAL
+from ratchet.core.scrapes import Sample, block_between
 from ratchet.core.segments import Known, is_of
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.exchangeable import log_sum_exp
@@ -36,6 +38,7 @@ BLOCK_UNITS = 20
 SEGMENT_BLOCK_UNITS = 10 * BLOCK_UNITS
 # A regression may begin late: capital is put in anew after so many units.
 EPOCH_UNITS = 3_000
+EPOCH_SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Stream:
     revision: int = 0
     """Newest revision of weights that a unit was taken of."""
     units: Tally = field(default_factory=Tally)
-    """All that were taken."""
+    """All that were taken; of counters, how many samples."""
     stragglers: int = 0
     """Canary units of a revision that was over: seen by users, and not judged."""
     epochs: int = 0
@@ -190,12 +193,14 @@ def first_evidence(
     """As a release begins.  `baseline` are the baseline's newest values before it, by guard, and
     `segments` the same within each segment that is judged, too; units up to `after` are not the
     release's."""
-    streams, within = {}, {}
+    streams: dict[Group, Stream] = {}
+    within: dict[Group, Stream] = {}
     for group in group_shares(plan.guards):
         guards = [guard for guard in plan.guards if guard.group is group]
         made = tuple(meters.fresh(guard, baseline.get(guard.name, ())) for guard in guards)
-        streams[group] = Stream(made, watermark=after)
-        if segments:
+        # Samples have an order of their own, from the release's first.
+        streams[group] = Stream(made, watermark=0 if group is Group.SCRAPED else after)
+        if segments and group is not Group.SCRAPED:
             parts = tuple(
                 meters.fresh(replace(guard, segment=segment), values.get(guard.name, ()))
                 for segment, values in segments.items()
@@ -224,6 +229,42 @@ def observe(
     for block, stragglers in _blocks(within, units, SEGMENT_BLOCK_UNITS, until):
         within = _grown(within, block, stragglers)
     return replace(evidence, segments={**evidence.segments, group: within})
+
+
+def count(evidence: Evidence, samples: Sequence[Sample], *, until: int | None = None) -> Evidence:
+    """Take what was counted between samples that follow one another; with `until`, up to that
+    sample.  Samples that were taken are skipped."""
+    if Group.SCRAPED not in evidence.streams:
+        return evidence
+    stream = evidence.streams[Group.SCRAPED]
+    for before, after in pairwise(samples):
+        if until is not None and after.sequence > until:
+            break
+        if after.sequence > stream.watermark:
+            stream = _counted(stream, before, after)
+    # Counted from here on, although nothing was taken yet.
+    first = samples[0].sequence if samples else 0
+    if not stream.watermark and (until is None or first <= until):
+        stream = replace(stream, watermark=first)
+    return replace(evidence, streams={**evidence.streams, Group.SCRAPED: stream})
+
+
+def _counted(stream: Stream, before: Sample, after: Sample) -> Stream:
+    samples, measured, epochs = stream.units.units + 1, stream.meters, stream.epochs
+    if samples >= (epochs + 1) * EPOCH_SAMPLES:
+        measured, epochs = tuple(meter.begin_epoch() for meter in measured), epochs + 1
+    grown = []
+    for meter in measured:
+        block = block_between(before, after, meter.guard.name)
+        grown.append(meter if block is None else meter.observe(block))
+    return replace(
+        stream,
+        meters=tuple(grown),
+        watermark=after.sequence,
+        revision=after.revision,
+        units=Tally(samples),
+        epochs=epochs,
+    )
 
 
 def _blocks(

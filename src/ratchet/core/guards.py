@@ -32,6 +32,7 @@ class Group(Enum):
 
     FAST = "fast"  # with the answer's end, from the gateway's own record
     JUDGED = "judged"  # soon after, from what was answered
+    SCRAPED = "scraped"  # from time to time, from counters that somebody else keeps
     FEEDBACK = "feedback"  # when people said it, or had the time to
 
 
@@ -39,6 +40,7 @@ class Group(Enum):
 GROUP_SHARES: Mapping[Group, float] = {
     Group.FAST: 0.7,
     Group.JUDGED: 0.2,
+    Group.SCRAPED: 0.2,
     Group.FEEDBACK: 0.1,
 }
 

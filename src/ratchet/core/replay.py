@@ -18,12 +18,14 @@ from ratchet.core.evidence import (
     Evidence,
     Unit,
     Values,
+    count,
     first_evidence,
     observe,
     with_references,
 )
 from ratchet.core.findings import LOG_THRESHOLD, describe
 from ratchet.core.guards import Group
+from ratchet.core.scrapes import Sample
 from ratchet.core.segments import dimension_of
 from ratchet.core.shadow import Pair, shadowed
 from ratchet.core.spec import ReleasePlan
@@ -63,11 +65,16 @@ def replay(
     units: Mapping[Group, Sequence[Unit]],
     verdicts: Sequence[Recorded],
     pairs: Sequence[Pair | None] = (),
+    samples: Sequence[Sample] = (),
 ) -> Iterator[Replayed]:
-    """Every verdict again, in order; `pairs` are those of its shadow."""
+    """Every verdict again, in order; `pairs` are those of its shadow, `samples` what was counted
+    elsewhere."""
     evidence = begun
     for verdict in verdicts:
         for group, until in verdict.watermarks.items():
+            if group is Group.SCRAPED:
+                evidence = count(evidence, samples, until=until)
+                continue
             # Counts of the present weight are no part of a verdict's numbers.
             evidence = observe(evidence, units.get(group, ()), 0, group, until=until)
         replayed_pairs = int(verdict.numbers.get("shadow.pairs", 0.0))
@@ -86,7 +93,10 @@ class Otherwise:
 
 
 def otherwise(
-    plan: ReleasePlan, begun: Evidence, units: Mapping[Group, Sequence[Unit]]
+    plan: ReleasePlan,
+    begun: Evidence,
+    units: Mapping[Group, Sequence[Unit]],
+    samples: Sequence[Sample] = (),
 ) -> Otherwise:
     """The first proof under another plan on the same units: of harm, or, where a plan has a harm
     budget, of safety.  A plan with notches promotes by their length, which is not played; guards
@@ -101,6 +111,7 @@ def otherwise(
     steps = [unit.sequence for unit in units.get(Group.FAST, ())][BLOCK_UNITS - 1 :: BLOCK_UNITS]
     places = dict.fromkeys(evidence.streams, 0)
     for until in [*steps, last]:
+        evidence = count(evidence, [s for s in samples if s.newest_unit <= until])
         for group in evidence.streams:
             some = units.get(group, ())
             while places[group] < len(some) and some[places[group]].sequence <= evidence.taken(

@@ -15,6 +15,7 @@ from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
 from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
 from ratchet.core.notices import Channel
+from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 from ratchet.core.shadow import Shadow
@@ -121,6 +122,8 @@ class ReleasePlan:
     """What the canary must not be worse at."""
     detectors: tuple[Detector, ...] = ()
     """Of the guards that look at what was answered."""
+    queries: tuple[CountQuery, ...] = ()
+    """Of the guards whose counters are kept elsewhere."""
     shadow: Shadow | None = None
     """Set: before its first traffic a canary answers what the baseline was asked."""
     deadline_seconds: float = 60.0

@@ -19,6 +19,7 @@ from ratchet.operations.ledger import mind_budgets, tell_exact_routes
 from ratchet.operations.notices import tell_people
 from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
+from ratchet.operations.scrapes import scrape
 from ratchet.operations.shadow import replay_prompts
 from ratchet.operations.turns import keep_to_retention, tell_followers
 from ratchet.wiring import Parts
@@ -30,6 +31,8 @@ REAP_SECONDS = 2.0
 BURY_SECONDS = 10.0
 SHADOW_SECONDS = 0.5
 NOTICE_SECONDS = 1.0
+# As often as most are scraped themselves.
+SCRAPE_SECONDS = 15.0
 COUNT_SECONDS = 1.0
 BUDGETS_SECONDS = 0.5
 EXACT_SECONDS = 0.5
@@ -63,6 +66,9 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         while await tell_people(parts.notices):
             continue
 
+    async def count() -> None:
+        await scrape(parts.scrapes)
+
     async def replay() -> None:
         while await replay_prompts(parts.shadow):
             continue
@@ -76,6 +82,7 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
             lambda: advance_all(parts.release, parts.durable),
         ),
         _every(SHADOW_SECONDS, "shadow", replay),
+        _every(SCRAPE_SECONDS, "scrapes", count),
         _every(NOTICE_SECONDS, "notices", tell),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ratchet.core.analysis import Pending, Sight, Verdict, judge, judge_shadow
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Conflict, Rejected
-from ratchet.core.evidence import Evidence, Unit, next_weight_begins, observe, ready
+from ratchet.core.evidence import Evidence, Unit, count, next_weight_begins, observe, ready
 from ratchet.core.findings import describe
 from ratchet.core.freeze import frozen
 from ratchet.core.guards import Group
@@ -31,6 +31,7 @@ from ratchet.ports import (
     Metric,
     MetricSink,
     ReleaseStore,
+    SampleStore,
     ShadowStore,
     StoredRelease,
     Taken,
@@ -59,6 +60,7 @@ class ReleaseParts:
     clock: Clock
     history: HistorySource
     shadow: ShadowStore
+    samples: SampleStore
 
 
 async def advance_all(parts: ReleaseParts, durable: Wakes) -> None:
@@ -170,6 +172,10 @@ async def _hear(
     taken: dict[Group, dict[int, Mapping[str, float]]] = {}
     for group in plan.groups:
         if group is Group.FAST:
+            continue
+        if group is Group.SCRAPED:
+            read = evidence.streams[group].watermark
+            evidence = count(evidence, await parts.samples.after(release.id, read))
             continue
         before = evidence.streams[group].watermark
         heard = await parts.evidence.late_units(release, group, evidence.taken(group), now)
@@ -319,7 +325,7 @@ async def replayed(release_id: ReleaseId, parts: ReleaseParts) -> list[Replayed]
     """Every verdict of a release again, from its units.  Raises as `HistorySource` does."""
     known = await parts.history.history(release_id)
     # Seconds of computing for a long release, while the same process judges and answers.
-    again = replay(known.begun, known.units, known.verdicts, known.pairs)
+    again = replay(known.begun, known.units, known.verdicts, known.pairs, known.samples)
     return await asyncio.to_thread(list, again)
 
 
@@ -328,7 +334,7 @@ async def decided_otherwise(
 ) -> Otherwise:
     """What another plan would have decided on the same units.  Raises as `replayed` does."""
     known = await parts.history.history(release_id)
-    return await asyncio.to_thread(otherwise, plan, known.begun, known.units)
+    return await asyncio.to_thread(otherwise, plan, known.begun, known.units, known.samples)
 
 
 async def _check_way_back(stored: StoredRelease, parts: ReleaseParts) -> None:

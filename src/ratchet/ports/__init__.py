@@ -54,6 +54,7 @@ from ratchet.ports.pipeline import (
     Tracker,
     WorkerDesk,
 )
+from ratchet.ports.scrapes import CounterSource, Position, SampleStore
 from ratchet.ports.shadow import Answerer, Judges, Prompt, ShadowStore
 from ratchet.ports.turns import (
     Erased,
@@ -72,6 +73,7 @@ __all__ = [
     "Assignment",
     "AttemptStore",
     "Audit",
+    "CounterSource",
     "DueNotice",
     "EngineReport",
     "EngineStore",
@@ -95,6 +97,7 @@ __all__ = [
     "NoticeStore",
     "ObjectStore",
     "PeopleTokens",
+    "Position",
     "Project",
     "ProjectStore",
     "Prompt",
@@ -104,6 +107,7 @@ __all__ = [
     "ReleaseStore",
     "Run",
     "RunStore",
+    "SampleStore",
     "Settlement",
     "ShadowStore",
     "SigningKey",

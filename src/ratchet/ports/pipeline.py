@@ -26,6 +26,7 @@ from ratchet.core.run import (
     StageName,
     StageState,
 )
+from ratchet.core.scrapes import Sample
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 from ratchet.core.shadow import Pair
@@ -267,6 +268,7 @@ class History:
     verdicts: tuple[Recorded, ...]
     pairs: Sequence[Pair | None] = ()
     """Of its shadow."""
+    samples: Sequence[Sample] = ()
 
 
 class HistorySource(Protocol):

@@ -10,6 +10,7 @@ from ratchet.core.detectors import Detector
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.guards import ERRORS, LATENCY, Group, Guard, Kind
 from ratchet.core.notices import Channel, Service
+from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
 from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import (
@@ -44,6 +45,7 @@ def plan_from_json(value: dict[str, Any]) -> ReleasePlan:
         Detector(**{**each, "labels": tuple(each["labels"])}) for each in known.get("detectors", ())
     )
     known["shadow"] = _shadow(known["shadow"]) if known.get("shadow") else None
+    known["queries"] = tuple(CountQuery(**each) for each in known.get("queries", ()))
     known["drill"] = Drill(**known["drill"]) if known.get("drill") else None
     errors, latency = known.pop("errors_margin", None), known.pop("latency_margin", None)
     if errors is not None and latency is not None:

@@ -23,6 +23,7 @@ from ratchet.adapters.postgres.evidence import (
 )
 from ratchet.adapters.postgres.notices import write_down
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
+from ratchet.adapters.postgres.samples import sample_of
 from ratchet.adapters.postgres.shadow import pairs_of
 from ratchet.core.analysis import Recent
 from ratchet.core.artifact import RunId, VersionId
@@ -59,6 +60,8 @@ SEGMENT_UNITS = 2_000
 RECENT_CANARY, RECENT_BASELINE = 32, 100
 # Of people, by which a judge is measured.
 CORRECTIONS = 20
+# Of a release, at one in fifteen seconds: half a year.
+SAMPLES_MAX = 1_000_000
 RATE_SECONDS = 60.0
 
 
@@ -261,7 +264,15 @@ class PostgresReleases:
         verdicts = [
             _recorded(v) for v in await self._db.all("list_verdicts", release_id=release_id)
         ]
-        last = max((place for v in verdicts for place in v.watermarks.values()), default=0)
+        last = max(
+            (
+                place
+                for verdict in verdicts
+                for group, place in verdict.watermarks.items()
+                if group is not Group.SCRAPED
+            ),
+            default=0,
+        )
         rows: list[Row] = []
         while more := await self._units(
             stored.release, rows[-1]["sequence"] if rows else begun.watermark
@@ -273,9 +284,12 @@ class PostgresReleases:
         units = [_unit(row, stored.release, row["assigned_at"]) for row in rows]
         by_group = {Group.FAST: units}
         for group in stored.plan.groups:
-            if group is not Group.FAST:
+            if group not in (Group.FAST, Group.SCRAPED):
                 pairs = zip(units, (row[group.value] for row in rows), strict=True)
                 by_group[group] = [_kept_unit(u, kept) for u, kept in pairs if kept is not None]
+        samples = await self._db.all(
+            "samples", release_id=release_id, watermark=0, limit=SAMPLES_MAX
+        )
         shown = await self._db.all("shadow_pairs", release_id=release_id, correction=False)
         return History(
             plan=stored.plan,
@@ -283,6 +297,7 @@ class PostgresReleases:
             units=by_group,
             verdicts=tuple(verdicts),
             pairs=pairs_of(shown),
+            samples=[sample_of(row) for row in samples],
         )
 
     async def _units(self, release: Release, watermark: int) -> list[Row]:

@@ -251,7 +251,10 @@ FIELDS: Mapping[str, Field] = {
         read_metrics,
         {"type": "object", "additionalProperties": {"type": "object"}},
         "Guards over what your own systems push (`POST /api/v1/metrics`): {NAME: {kind: rate, "
-        "score or amount, margin, tolerance, prove, within: 10m, two_sided}}.",
+        "score or amount, margin, tolerance, prove, within: 10m, two_sided}}. A rate may instead "
+        "have prometheus: {bad: PROMQL, all: PROMQL}, counters of one version ($version) at "
+        "RATCHET_PROMETHEUS_URL, which are read every 15 s; count conversations or orders, not "
+        "requests.",
     ),
     "release.deadline": Field(
         duration,

@@ -24,10 +24,11 @@ from ratchet.core.guards import (
     Kind,
     with_always,
 )
+from ratchet.core.scrapes import VERSION, CountQuery
 
 PREFIX = "release.guards."
 _MARGIN = re.compile(r"^[+-]?(\d+(?:\.\d+)?)%$")
-_METRIC_KEYS = {"kind", "margin", "tolerance", "prove", "within", "two_sided"}
+_METRIC_KEYS = {"kind", "margin", "tolerance", "prove", "within", "two_sided", "prometheus"}
 _METRIC_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 # By key: how it is read, what it means.
 Keys = dict[str, tuple[Callable[[Any], Any], str]]
@@ -135,11 +136,26 @@ def _or_none(reader: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: 0.0 if value == 0 and not isinstance(value, bool) else reader(value)
 
 
-def read_metrics(value: Any) -> tuple[Guard, ...]:
-    """Guards over what a project's own systems push."""
+Metrics = tuple[tuple[Guard, CountQuery | None], ...]
+
+
+def read_metrics(value: Any) -> Metrics:
+    """Guards over what a project's own systems push, or count."""
     if not isinstance(value, dict) or not value:
         raise Unfit("{NAME: {kind: score, margin: 0.02}}")
-    return tuple(_metric(name, each) for name, each in value.items())
+    return tuple((_metric(name, each), _query(name, each)) for name, each in value.items())
+
+
+def _query(name: str, value: dict[str, Any]) -> CountQuery | None:
+    query = value.get("prometheus")
+    if query is None:
+        return None
+    if Kind(value["kind"]) is not Kind.RATE or "within" in value:
+        raise Unfit(f"of {name}: kind rate and no within, for what Prometheus counts")
+    fits = isinstance(query, dict) and set(query) == {"bad", "all"}
+    if not fits or not all(isinstance(q, str) and VERSION in q for q in query.values()):
+        raise Unfit(f"of {name}: prometheus: {{bad: PROMQL, all: PROMQL}}, both with {VERSION}")
+    return CountQuery(guard=name, bad=query["bad"], all=query["all"])
 
 
 def _metric(name: Any, value: Any) -> Guard:
@@ -156,12 +172,12 @@ def _metric(name: Any, value: Any) -> Guard:
         return Guard(
             name=name,
             kind=kind,
-            group=Group.JUDGED,
+            group=Group.SCRAPED if "prometheus" in value else Group.JUDGED,
             margin=margin,
             tolerance=_or_none(read)(value["tolerance"]) if "tolerance" in value else default,
             is_two_sided=is_share and read_flag(value.get("two_sided", False)),
             must_be_proven=read_flag(value.get("prove", True)),
-            within_seconds=duration(value.get("within", "10m")),
+            within_seconds=(0.0 if "prometheus" in value else duration(value.get("within", "10m"))),
         )
     except Rejected as error:
         raise Unfit(str(error)) from None
@@ -190,8 +206,12 @@ def guards_from(values: Mapping[str, Any]) -> tuple[tuple[Guard, ...], tuple[Det
         guards.append(_guard(known, given))
         if known.name in IN_THE_TEXT:
             detectors.append(_detector(known.name, given))
-    guards += values.get("release.metrics", ())
+    guards += [guard for guard, _ in values.get("release.metrics", ())]
     return with_always(guards), tuple(detectors)
+
+
+def queries_from(values: Mapping[str, Any]) -> tuple[CountQuery, ...]:
+    return tuple(query for _, query in values.get("release.metrics", ()) if query is not None)
 
 
 def _guard(known: Guard, given: Mapping[str, Any]) -> Guard:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, NOT_BUILT
-from ratchet.adapters.specfile.guards import PREFIX, guards_from
+from ratchet.adapters.specfile.guards import PREFIX, guards_from, queries_from
 from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
@@ -132,7 +132,11 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         engine=EngineKind(values.get("engine", "builtin")),
         serving=_serving(values),
         release=ReleasePlan(
-            drill=Drill(**drill) if drill else None, guards=guards, detectors=detectors, **plan
+            drill=Drill(**drill) if drill else None,
+            guards=guards,
+            detectors=detectors,
+            queries=queries_from(values),
+            **plan,
         ),
     )
 
