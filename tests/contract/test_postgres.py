@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -334,6 +336,32 @@ def test_units_are_first_requests_of_conversations_under_weights_of_two_arms(
         # Another release's units are its own.
         other = replace(stored.release, candidate=old, baseline=VersionId("v_candidate"))
         assert await releases.units(other, 0, NOW) == []
+
+    with_database(database_url, scenario)
+
+
+def test_one_conversation_with_half_of_the_traffic_is_one_unit(database_url: str) -> None:
+    """It fails all the time, always in the canary: one bad answer, and no reason for anything."""
+
+    async def scenario(database: Database) -> None:
+        stored = await a_canary(database)
+        records, releases = PostgresRecords(database), PostgresReleases(database)
+        old = stored.release.baseline
+        batch = []
+        for number in range(200):
+            loud = replace(record(f"l{number}", "v_candidate", 2, "loud"), status=500)
+            arm = "v_candidate" if number % 10 == 0 else old
+            batch += [loud, record(f"q{number}", arm, 2, f"talk {number}")]
+        # Late, twice, and out of their order.
+        shuffled = random.Random(3).sample(batch, len(batch))
+        await records.add(shuffled[:250], NOW)
+        await records.add(shuffled[150:], NOW)
+
+        units_ = await releases.units(stored.release, 0, NOW)
+        evidence = observe(stored.evidence, units_, 500)
+        assert len(units_) == 201
+        assert sum(unit.values["errors"] for unit in units_) == 1.0
+        assert evidence.log_harm < math.log(20.0)
 
     with_database(database_url, scenario)
 

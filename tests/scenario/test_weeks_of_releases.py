@@ -85,6 +85,7 @@ class World:
     said: list[str] = field(default_factory=list)
     verdicts: dict[ReleaseId, int] = field(default_factory=dict)
     requests: int = 0
+    jump: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
         self.releases = PostgresReleases(self.database)
@@ -215,6 +216,9 @@ class World:
                 )
             )  # fmt: skip
         await PostgresRecords(self.database).assigned(given, self.clock.now())
+        # Somebody sets the clock while answers are on their way.
+        self.clock.advance(self.jump)
+        self.jump = timedelta(0)
         await PostgresRecords(self.database).add(records, self.clock.now())
 
     async def _is_held_back(self) -> bool:
@@ -314,6 +318,38 @@ def test_after_a_promotion_harm_still_rolls_back_and_a_newer_release_ends_the_ho
     assert "holdback -> rolled_back 0 %: errors: " in sours[-1]
     good = [line for line in said if " 2 good " in line]
     assert "the holdback is over, and nothing spoke against it" in good[-1]
+
+
+@pytest.mark.parametrize(("kind", "end"), [("good", Stage.PROMOTED), ("fails", Stage.ROLLED_BACK)])
+def test_a_clock_that_jumps_decides_nothing(database_url: str, kind: str, end: Stage) -> None:
+    """An hour ahead and an hour back, while answers are on their way; verdicts are the judge's."""
+
+    async def scenario() -> list[str]:
+        database = Database(database_url)
+        await database.open()
+        world = World(database, random.Random(11), BUDGETED)
+        await world.begin()
+        try:
+            id_ = await world.open(1, kind)
+            for tick in range(TICKS_MAX):
+                hours = {5: 1, 8: -1}.get(tick, 0)
+                world.jump = timedelta(hours=hours)
+                await world.tick(id_, kind, tick)
+                stored = await world.releases.get(id_)
+                await world._check(stored)
+                await world._listen(id_, 1, kind)
+                if stored.release.stage.is_end:
+                    break
+            assert stored.release.stage is end, stored.because
+            again = await replayed(id_, world.parts)
+            assert [verdict.differences for verdict in again] == [[]] * len(again)
+        finally:
+            await database.close()
+        return world.said
+
+    said = asyncio.run(scenario())
+
+    assert ("proven after" in said[-1]) == (end is Stage.PROMOTED)
 
 
 def test_a_newer_release_ends_the_holdback_of_the_one_before(database_url: str) -> None:

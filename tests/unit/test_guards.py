@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ratchet.core.analysis import judge, still_to_show
 from ratchet.core.errors import Rejected
 from ratchet.core.evidence import Evidence, Unit, first_evidence, observe
 from ratchet.core.findings import LOG_THRESHOLD, Finding, accuse, claim, findings, guilty
@@ -22,7 +23,10 @@ from ratchet.core.guards import (
     with_always,
 )
 from ratchet.core.measures import Answer, by_guard, measures
+from ratchet.core.rollout import Signal
 from ratchet.core.spec import ReleasePlan
+from tests.unit.test_analysis import CANARY, SEEN
+from tests.units import USUAL, answered
 
 LENGTH, COST = KNOWN["length"], KNOWN["cost"]
 SCORE = Guard(name="helpful", kind=Kind.SCORE, group=Group.JUDGED, margin=0.05)
@@ -163,6 +167,42 @@ def test_each_kind_of_guard_says_what_its_proof_claims() -> None:
         "cost not worse by 10%",
         "helpful at most 0.05 lower",
     ]
+
+
+def told(count: int, *, silent_canary: float, fails: float = 0.0) -> list[Unit]:
+    """Answers of which some canary ones do not tell how long they are."""
+    chance, found = np.random.default_rng(8), []
+    for sequence in range(1, count + 1):
+        is_canary = sequence % 5 == 0
+        failed = is_canary and chance.random() < fails
+        tokens = None if is_canary and chance.random() < silent_canary else 10
+        values = answered(failed=failed, tokens=tokens, ms=float(chance.lognormal(4.6, 0.2)))
+        found.append(Unit(sequence, is_canary, values, 2_000, 1))
+    return found
+
+
+def test_a_metric_that_vanishes_on_one_side_is_no_health() -> None:
+    plan = ReleasePlan(guards=with_always([LENGTH]))
+    begun = first_evidence(plan, USUAL)
+
+    gone = observe(begun, told(600, silent_canary=1.0), 2_000)
+    there = observe(begun, told(600, silent_canary=0.0), 2_000)
+    failing = observe(begun, told(100, silent_canary=0.0, fails=0.3), 2_000)
+
+    said = judge(replace(CANARY, notches_percent=(), ramp_weight=500), plan, gone, SEEN)
+    assert said.signal is Signal.ASK
+    assert said.because == (
+        "length: no value of 120 of 120 canary answers, of 0 of 480 baseline answers: missing "
+        "metrics are not health"
+    )
+    assert said.numbers["length.e_missing"] > 1_000
+    assert any(line.startswith("length") for line in still_to_show(gone))
+    assert (
+        judge(replace(CANARY, notches_percent=(), ramp_weight=500), plan, there, SEEN).signal
+        is not Signal.ASK
+    )
+    # What failed has no length, and is counted as failed.
+    assert failing.presence["length"].log_e < 1.0
 
 
 def test_a_failure_is_slower_than_anything_and_has_no_length() -> None:

@@ -238,6 +238,10 @@ def _reason_to_ask(plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Word 
             f"the traffic is not split as asked: {split.share:.2%} were to go to the canary, "
             f"{split.realised:.2%} of {split.units} did"
         )
+    watched = evidence.presence
+    for name, presence in watched.items():
+        if presence.log_e >= LOG_SPLIT + math.log(len(watched)):
+            return Signal.ASK, presence.sentence(name)
     cut = evidence.censored
     if cut.baseline_units >= CENSORED_UNITS_MIN:
         missing = cut.total - cut.canary_total

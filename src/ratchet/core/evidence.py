@@ -24,6 +24,7 @@ import numpy as np
 from ratchet.core import meters, shadow
 from ratchet.core.guards import ERRORS, LATENCY, Group, group_shares, weights_of
 from ratchet.core.meters import Block, Meter, RateMeter, Tally
+from ratchet.core.presence import Presence
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.scrapes import Sample, block_between
 from ratchet.core.segments import Known, is_of
@@ -39,6 +40,8 @@ SEGMENT_BLOCK_UNITS = 10 * BLOCK_UNITS
 # A regression may begin late: capital is put in anew after so many units.
 EPOCH_UNITS = 3_000
 EPOCH_SAMPLES = 20
+# Every record tells them.
+NEVER_MISSING = (ERRORS.name, LATENCY.name, "ttft_p95")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Stream:
     """Canary units of a revision that was over: seen by users, and not judged."""
     epochs: int = 0
     """Times that capital was put in anew."""
+    presence: Mapping[str, Presence] = field(default_factory=dict)
+    """Of guards whose values may be missing, by name."""
 
     @property
     def log_harm(self) -> float:
@@ -137,6 +142,13 @@ class Evidence:
     @property
     def fast(self) -> Stream:
         return self.streams[Group.FAST]
+
+    @property
+    def presence(self) -> Mapping[str, Presence]:
+        """Of all guards whose values may be missing."""
+        return {
+            name: each for stream in self.streams.values() for name, each in stream.presence.items()
+        }
 
     @property
     def segment_names(self) -> tuple[str, ...]:
@@ -198,9 +210,13 @@ def first_evidence(
     for group in group_shares(plan.guards):
         guards = [guard for guard in plan.guards if guard.group is group]
         made = tuple(meters.fresh(guard, baseline.get(guard.name, ())) for guard in guards)
-        # Samples have an order of their own, from the release's first.
-        streams[group] = Stream(made, watermark=0 if group is Group.SCRAPED else after)
-        if segments and group is not Group.SCRAPED:
+        if group is Group.SCRAPED:
+            # Samples have an order of their own, from the release's first.
+            streams[group] = Stream(made)
+            continue
+        may_miss = {g.name: Presence() for g in guards if g.name not in NEVER_MISSING}
+        streams[group] = Stream(made, watermark=after, presence=may_miss)
+        if segments:
             parts = tuple(
                 meters.fresh(replace(guard, segment=segment), values.get(guard.name, ()))
                 for segment, values in segments.items()
@@ -342,7 +358,18 @@ def _grown(stream: Stream, units: Sequence[Unit], stragglers: int) -> Stream:
         units=stream.units.add(np.zeros(len(units)), block.is_canary),
         stragglers=stream.stragglers + stragglers,
         epochs=epochs,
+        presence=_present(stream, units, block),
     )
+
+
+def _present(stream: Stream, units: Sequence[Unit], block: Block) -> Mapping[str, Presence]:
+    """What failed has no other value, and is counted as that."""
+    answered = np.array([not unit.values.get(ERRORS.name, 0.0) for unit in units])
+    is_canary = block.is_canary[answered]
+    return {
+        name: presence.observe(np.isnan(block.values[name][answered]), is_canary)
+        for name, presence in stream.presence.items()
+    }
 
 
 def with_references(evidence: Evidence, known: Evidence) -> Evidence:

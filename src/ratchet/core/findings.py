@@ -207,6 +207,8 @@ def describe(evidence: Evidence) -> dict[str, float]:
     }
     for finding in findings(evidence):
         numbers |= {f"{finding.guard.name}.{name}": value for name, value in _flat(finding)}
+    for name, presence in evidence.presence.items():
+        numbers[f"{name}.e_missing"] = math.exp(min(presence.log_e, LOG_MAX))
     for finding in segment_findings(evidence):
         numbers[f"{finding.guard.label}.e"] = math.exp(min(finding.log_harm, LOG_MAX))
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}

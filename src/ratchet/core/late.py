@@ -12,7 +12,7 @@ from typing import Any
 
 from ratchet.core.detectors import text_of
 from ratchet.core.evidence import Unit
-from ratchet.core.guards import THUMBS_DOWN, Group
+from ratchet.core.guards import ERRORS, THUMBS_DOWN, Group
 from ratchet.core.segments import Known
 from ratchet.core.spec import ReleasePlan
 
@@ -34,6 +34,8 @@ class LateUnit:
     pushed: Mapping[str, float]
     """By metric: what the project's own systems said."""
     is_thumbs_down: bool = False
+    is_failed: bool = False
+    """It ended, and not well: what is said of answers cannot be said of it."""
     kept: Mapping[str, float] | None = None
     """As it was judged before."""
     known: Known = field(default_factory=dict)
@@ -75,7 +77,8 @@ def _values(plan: ReleasePlan, group: Group, late: LateUnit) -> Mapping[str, flo
     if not has_all and not is_over:
         return None
     pushed = {name: late.pushed[name] for name in awaited & set(late.pushed)}
-    return {**pushed, **dict(_detected(plan, late))}
+    failed = {ERRORS.name: 1.0} if late.is_failed else {}
+    return {**failed, **pushed, **dict(_detected(plan, late))}
 
 
 def _detected(plan: ReleasePlan, late: LateUnit) -> Iterator[tuple[str, float]]:

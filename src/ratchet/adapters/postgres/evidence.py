@@ -21,6 +21,7 @@ from ratchet.core.meters import (
     Tally,
     TimeMeter,
 )
+from ratchet.core.presence import Presence
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.betting import RegressionBound
 from ratchet.stats.eprocess import Capital
@@ -75,6 +76,10 @@ def _stream(stream: Stream) -> Json:
         "units": asdict(stream.units),
         "stragglers": stream.stragglers,
         "epochs": stream.epochs,
+        "presence": {
+            name: {"missing": _capital(each.missing.capital), "tally": asdict(each.tally)}
+            for name, each in stream.presence.items()
+        },
     }
 
 
@@ -86,7 +91,16 @@ def _filled(fresh: Stream, value: Json) -> Stream:
         units=Tally(**value["units"]),
         stragglers=value["stragglers"],
         epochs=value["epochs"],
+        presence={
+            # Of a release that an older Ratchet began: from here on.
+            name: _presence(value["presence"][name]) if name in value.get("presence", ()) else new
+            for name, new in fresh.presence.items()
+        },
     )
+
+
+def _presence(value: Json) -> Presence:
+    return Presence(YesNo(_capital_from(value["missing"])), Tally(**value["tally"]))
 
 
 def _meter(meter: Meter) -> Json:

@@ -430,6 +430,7 @@ def _late_unit(row: Row, release: Release, group: Group, now: datetime) -> LateU
         answer=row["answer"],
         pushed=row["pushed"],
         is_thumbs_down=row["thumbs_down"],
+        is_failed=row["failed"],
         kept=_floats(row[group.value]),
         known=row["known"],
     )

@@ -73,6 +73,7 @@ SELECT unit.sequence, unit.request_id, unit.version_id, unit.route_revision, uni
 SELECT unit.sequence, unit.version_id, unit.route_revision, unit.weight, unit.assigned_at,
        unit.judged, unit.feedback, unit.known,
        record.received_at IS NOT NULL AS ended,
+       unit.censored OR coalesce(record.failed OR record.routed <> 'arms', false) AS failed,
        coalesce(record.sampled AND record.status = 200 AND record.flags = '', false) AS captured,
        turn.answer,
        coalesce((SELECT jsonb_object_agg(pushed.name, pushed.value) FROM pushed_metrics pushed
