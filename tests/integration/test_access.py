@@ -50,6 +50,10 @@ class Api:
         content = None if method == "GET" else body
         return await self._http.request(method, f"/api/v1{path}", headers=headers, json=content)
 
+    async def page(self, path: str) -> httpx.Response:
+        """Of the console."""
+        return await self._http.get(path)
+
     async def key(self, **wish: Any) -> dict[str, Any]:
         answer = await self("POST", "/keys", project="p", name="k", **wish)
         assert answer.status_code == 201, answer.text

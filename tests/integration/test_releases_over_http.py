@@ -6,15 +6,22 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from psycopg.types.json import Jsonb
 
 from ratchet.adapters.postgres.releases import PostgresReleases
+from ratchet.core.evidence import observe
+from ratchet.core.findings import describe
 from ratchet.core.rollout import Signal, Stage, decide
+from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.operations.release import act, advance_all
 from ratchet.ports import EngineReport, StoredRelease, Taken
 from tests.contract.test_postgres import ACT, NOW, a_live_release
 from tests.integration.test_access import Api, with_api
 from tests.scenario.test_weeks_of_releases import NobodyWaits
+from tests.unit.test_segments import BEGUN, spoken
+from tests.unit.test_segments import PLAN as SEGMENTED
 
 
 async def held(api: Api) -> StoredRelease:
@@ -50,6 +57,40 @@ def test_who_is_asked_gives_more_and_the_release_goes_on(database_url: str, tmp_
         assert shown["plan"]["harm_budget"] == 150
         assert "worth it" in shown["verdicts"][-1]["because"]
         assert [guard["name"] for guard in shown["guards"]] == ["errors", "latency_p95"]
+
+    with_api(database_url, tmp_path, scenario)
+
+
+def test_a_page_shows_the_shadow_and_where_it_is_worse(database_url: str, tmp_path: Path) -> None:
+    async def scenario(api: Api) -> None:
+        database = api.parts.database
+        stored = await a_live_release(database)
+        plan = replace(SEGMENTED, shadow=Shadow(judge=PairJudge(url="http://j", model="j")))
+        release = replace(stored.release, notches_percent=(), ramp_weight=500, has_shadow=True)
+        stored = replace(stored, plan=plan, release=release, evidence=BEGUN)
+        releases = PostgresReleases(database)
+        german = observe(BEGUN, spoken(np.random.default_rng(1), 800, 5_000, german_fails=0.5), 0)
+        for signal, evidence in ((Signal.READY, BEGUN), (Signal.HEALTHY, german)):
+            decision = decide(stored.release, signal)
+            act_ = replace(ACT, numbers=describe(evidence))
+            stored = replace(stored, evidence=evidence)
+            await releases.commit(stored, decision, act_, Taken(), NOW)
+            stored = replace(stored, release=decision.release)
+        await releases.save_evidence(stored, Taken(), NOW)
+        async with database.transaction() as tx:
+            for place, outcome in enumerate(("worse", "better", "same")):
+                await tx.execute(
+                    "INSERT INTO shadow_pairs (release_id, position, request_id, turn_at, "
+                    "correction, outcomes) VALUES (%s, %s, '', now(), false, %s)",
+                    (stored.release.id, place, Jsonb({"judge": outcome})),
+                )
+
+        page = (await api.page("/runs/run_1")).text
+
+        assert "Shadow" in page
+        assert "3 prompts compared" in page
+        assert "Within segments" in page
+        assert "language=de" in page
 
     with_api(database_url, tmp_path, scenario)
 

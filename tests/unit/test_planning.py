@@ -8,6 +8,8 @@ import pytest
 
 from ratchet.core.guards import ERRORS, with_always
 from ratchet.core.planning import Traffic, forecast, never_decides
+from ratchet.core.segments import Dimension
+from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.limits import divergence, units_to_exclude, units_to_find
 
@@ -78,3 +80,15 @@ def test_a_run_whose_release_could_never_be_decided_is_refused_with_the_nearest_
     assert never_decides(plan(100), 2_000, 20) is None
     assert never_decides(plan(None), 2_000, 20) is None
     assert never_decides(plan(5), 999, 20) is None
+
+
+def test_who_shares_the_error_rate_waits_longer() -> None:
+    seen = Traffic(per_second=10.0, error_rate=0.01)
+    alone = forecast(ReleasePlan(), seen)
+    judge = PairJudge(url="http://j", model="m")
+
+    within = forecast(ReleasePlan(segments=(Dimension.TENANT,)), seen)
+    shadowed = forecast(ReleasePlan(shadow=Shadow(judge=judge)), seen)
+
+    assert alone.found_units < shadowed.found_units < within.found_units < 1.2 * alone.found_units
+    assert alone.proof_units == within.proof_units

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ratchet.core import shadow
 from ratchet.core.analysis import PROOF_UNITS_MIN
 from ratchet.core.findings import FALSE_ROLLBACK_RATE
-from ratchet.core.guards import ERRORS
+from ratchet.core.guards import ERRORS, Group, group_shares
 from ratchet.core.spec import ReleasePlan
 from ratchet.stats.limits import units_to_exclude, units_to_find
 
@@ -67,7 +68,7 @@ def forecast(plan: ReleasePlan, traffic: Traffic) -> Forecast:
     least = max(1.0, 2.0 * rate * (1.0 - rate) * math.log(1.0 / risk) / margin)
     advised = math.ceil(least * BUDGET_OVER_LEAST)
     worse = min(rate + 2.0 * margin, 0.99)
-    found = units_to_find(rate, worse, FIRST_WEIGHT, risk) * FOUND_OVER_LIMIT
+    found = units_to_find(rate, worse, FIRST_WEIGHT, risk * _share(plan)) * FOUND_OVER_LIMIT
     per_second = max(traffic.per_second, 1e-9)
     return Forecast(
         proof_units_limit=limit,
@@ -80,6 +81,13 @@ def forecast(plan: ReleasePlan, traffic: Traffic) -> Forecast:
         found_seconds=found / FIRST_WEIGHT / per_second,
         problems=tuple(_problems(plan, least, advised)),
     )
+
+
+def _share(plan: ReleasePlan) -> float:
+    """Of the error rate, what answers as a whole have at their end."""
+    whole = group_shares(plan.guards)[Group.FAST]
+    after_shadow = 1.0 if plan.shadow is None else 1.0 - shadow.SHARE
+    return whole * after_shadow * (0.5 if plan.segments else 1.0)
 
 
 def never_decides(plan: ReleasePlan, answers: int, failed: int) -> str | None:
