@@ -30,8 +30,8 @@ from ratchet.operations.ledger import (
     tell_exact_routes,
 )
 from ratchet.ports import Settlement
-from tests.contract.test_postgres import NOW, SPEC, a_live_release, with_database
 from tests.integration.test_access import Api, with_api
+from tests.stored import NOW, SPEC, a_live_release, with_database
 from tests.valkey import Server
 
 ANA = Caller(name="ana", role=Role.ADMIN)

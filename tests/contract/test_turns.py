@@ -19,8 +19,8 @@ from ratchet.core.turns import Feedback, Turn, subject_digest
 from ratchet.kit.clock import ManualClock
 from ratchet.operations.turns import TurnParts, erase, keep_to_retention, tell_followers
 from ratchet.ports import Event
-from tests.contract.test_postgres import NOW, SPEC, a_live_release, record, with_database
 from tests.integration.test_access import Api, with_api
+from tests.stored import NOW, SPEC, a_live_release, record, with_database
 
 ANA = Caller(name="ana", role=Role.ADMIN)
 JANE = subject_digest("p", "jane")

@@ -18,7 +18,7 @@ from ratchet.core.errors import Unavailable
 from ratchet.core.run import RunState
 from ratchet.entrypoints.local.state import free_port
 from ratchet.ports import Run
-from tests.contract.test_postgres import SPEC
+from tests.stored import SPEC
 
 pytestmark = pytest.mark.deep
 

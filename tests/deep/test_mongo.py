@@ -19,8 +19,8 @@ from ratchet.entrypoints.local.state import free_port
 from ratchet.kit.processes import die_with_parent
 from ratchet.kit.secret import Secret
 from ratchet.operations.turns import erase, tell_followers
-from tests.contract.test_postgres import NOW, a_live_release, with_database
 from tests.contract.test_turns import ANA, parts_of, said, turn
+from tests.stored import NOW, a_live_release, with_database
 
 pytestmark = pytest.mark.deep
 

@@ -36,7 +36,7 @@ from ratchet.entrypoints.local.state import free_port
 from ratchet.kit.clock import SystemClock
 from ratchet.operations.scrapes import ScrapeParts, scrape
 from ratchet.ports import StoredRelease, Taken
-from tests.contract.test_postgres import ACT, NOW, a_canary, with_database
+from tests.stored import ACT, NOW, a_canary, with_database
 
 pytestmark = pytest.mark.deep
 

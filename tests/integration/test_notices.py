@@ -23,7 +23,7 @@ from ratchet.core.rollout import Signal, decide
 from ratchet.kit.clock import ManualClock, SystemClock
 from ratchet.operations.notices import NoticeParts, tell_people
 from ratchet.ports import StoredRelease, Taken
-from tests.contract.test_postgres import ACT, NOW, a_live_release, with_database
+from tests.stored import ACT, NOW, a_live_release, with_database
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BECAUSE = "errors: 5 < 9 & more"

@@ -17,9 +17,9 @@ from ratchet.core.rollout import Signal, Stage, decide
 from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.operations.release import act, advance_all
 from ratchet.ports import EngineReport, StoredRelease, Taken
-from tests.contract.test_postgres import ACT, NOW, a_live_release
 from tests.integration.test_access import Api, with_api
 from tests.scenario.test_weeks_of_releases import NobodyWaits
+from tests.stored import ACT, NOW, a_live_release
 from tests.unit.test_segments import BEGUN, spoken
 from tests.unit.test_segments import PLAN as SEGMENTED
 

@@ -37,9 +37,9 @@ from ratchet.kit.clock import ManualClock
 from ratchet.operations.release import ReleaseParts, act, advance_all, replayed, report
 from ratchet.operations.shadow import ShadowParts, replay_prompts
 from ratchet.ports import EngineReport, StoredRelease
-from tests.contract.test_postgres import NOW, a_live_release, with_database
 from tests.contract.test_turns import said, turn
 from tests.scenario.test_weeks_of_releases import NobodyWaits
+from tests.stored import NOW, a_live_release, with_database
 
 RELEASE = ReleaseId("rel_1")
 
