@@ -21,9 +21,11 @@ from ratchet.core.errors import Conflict, NotFound, Rejected
 from ratchet.core.evidence import CENSORED, first_evidence, observe
 from ratchet.core.guards import Group
 from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
+from ratchet.core.routing import Endpoint
 from ratchet.core.segments import Dimension
 from ratchet.ports import (
     Assignment,
+    EngineReport,
     Metric,
     Taken,
 )
@@ -255,6 +257,29 @@ def test_what_is_known_later_is_kept_as_it_was_judged(database_url: str) -> None
         assert isinstance(kept.kept["helpful"], float)
         [said, _] = await releases.late_units(stored.release, Group.FEEDBACK, 0, NOW)
         assert said.kept is None
+
+    with_database(database_url, scenario)
+
+
+def test_what_the_engines_can_take_follows_from_what_is_in_flight(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_canary(database)
+        releases, old = PostgresReleases(database), stored.release.baseline
+        assert await releases.capacity_share(stored.release, NOW) == math.inf
+        # Of the last ten seconds, a thousand seconds of answers: a hundred at once.
+        slow = [replace(record(f"q{n}", old, 2), duration_ms=10_000.0) for n in range(100)]
+        await PostgresRecords(database).add(slow, NOW)
+        nothing = await releases.capacity_share(stored.release, NOW)
+        engines = PostgresEngines(database)
+        await engines.report(stored.release.candidate, EngineReport("ready", 1), NOW)
+        one = await releases.capacity_share(stored.release, NOW)
+        place = Endpoint("10.0.0.1", 9000)
+        await engines.put_place(stored.release.candidate, place, "ana", NOW)
+        two = await releases.capacity_share(stored.release, NOW)
+
+        assert nothing == math.inf
+        assert one == pytest.approx(0.8 * 128 / 100)
+        assert two == pytest.approx(2 * one)
 
     with_database(database_url, scenario)
 

@@ -286,6 +286,34 @@ def test_wide_margins_are_soon_shown_and_still_ask_for_enough_answers() -> None:
     assert still_to_show(seen) == ["200 canary answers"]
 
 
+def test_nobody_is_moved_to_an_engine_that_is_just_down() -> None:
+    _, evidence, _ = ramped((0.01, 0.01))
+    down = replace(SEEN, canary_engine_down_seconds=4.0, seconds_since_verdict=60.0)
+
+    said = judge(replace(CANARY, notches_percent=(), ramp_weight=5_000), BUDGET, evidence, down)
+
+    assert (said.signal, said.because) == (None, "the canary's engine is down for 4 s")
+
+
+def test_a_weight_is_what_the_engines_can_take_and_a_promotion_needs_all_of_it() -> None:
+    release, evidence, said = ramped((0.01, 0.01))
+    assert release.stage is Stage.PROMOTED
+    assert said[-1].startswith("proven after")
+    small = replace(SEEN, capacity_share=0.3, seconds_since_verdict=60.0)
+    half = replace(CANARY, notches_percent=(), ramp_weight=5_000)
+
+    waits = judge(half, BUDGET, evidence, small)
+    there = judge(half, BUDGET, evidence, replace(small, capacity_share=1.0))
+
+    assert (waits.signal, waits.weight) == (Signal.MOVE, 3_000)
+    assert "30.0%, as much as its engines can take" in waits.because
+    assert there.signal is Signal.HEALTHY
+    at_most = replace(half, ramp_weight=3_000)
+    assert "engines for all of the traffic: they can take 30%" in (
+        judge(at_most, BUDGET, evidence, small).because
+    )
+
+
 def test_answers_that_are_not_judged_yet_count_as_shown() -> None:
     release = replace(CANARY, notches_percent=(), ramp_weight=500)
     evidence = observe(first_evidence(BUDGET, USUAL), units(400, canary_every=20), 500)

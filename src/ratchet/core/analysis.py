@@ -87,6 +87,8 @@ class Sight:
     """Since the canary first got traffic."""
     recent: Recent = field(default_factory=Recent)
     pending: Pending = field(default_factory=Pending)
+    capacity_share: float = math.inf
+    """Of the traffic, what the canary's engines can take."""
     freeze: str = ""
     """The window in which nothing goes up, as the plan has it; empty outside of one."""
 
@@ -219,6 +221,8 @@ def _reason_to_wait(release: Release, sight: Sight) -> Word | None:
     """Nothing goes up meanwhile."""
     if release.stage is Stage.PAUSED:
         return None, "paused by a person"
+    if sight.canary_engine_down_seconds > 0:
+        return None, f"the canary's engine is down for {sight.canary_engine_down_seconds:.0f} s"
     recent = sight.recent
     if recent.is_baseline_sick:
         return None, (
@@ -299,8 +303,10 @@ def _judge_ramp(release: Release, plan: ReleasePlan, evidence: Evidence, sight: 
     """Promote on proof, else choose the weight."""
     numbers = describe(evidence)
     missing = still_to_show(evidence)
-    if not missing:
+    if not missing and sight.capacity_share >= 1.0:
         return Verdict(Signal.HEALTHY, _proven(evidence), numbers)
+    if not missing:
+        missing = [f"engines for all of the traffic: they can take {sight.capacity_share:.0%}"]
     # Answers that users have had, judged or not.
     shown = evidence.fast.units.canary_units + evidence.fast.stragglers
     exposed = shown + sight.pending.canary_units
@@ -314,6 +320,7 @@ def _judge_ramp(release: Release, plan: ReleasePlan, evidence: Evidence, sight: 
             regression_max=regression_max(evidence),
             next_units=units / max(sight.seconds_since_verdict, MOVE_SECONDS_MIN)
             * MOVE_SECONDS_MIN,
+            capacity_share=sight.capacity_share,
             is_suspect=evidence.log_harm >= LOG_YELLOW,
         ),
     )  # fmt: skip

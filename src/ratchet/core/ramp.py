@@ -9,6 +9,7 @@ that looks good climbs as fast as its proof grows; one that does not stays small
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ratchet.core.errors import Rejected
@@ -52,6 +53,8 @@ class Exposure:
     """Upper bound on how much more often the canary's answers are bad, from 0 to 1."""
     next_units: float
     """Answers of both arms until the weight is chosen again, as expected."""
+    capacity_share: float = math.inf
+    """Of the traffic, what the canary's engines can take."""
     is_suspect: bool
     """There is some evidence of harm: no proof, but reason enough to show it to nobody more."""
 
@@ -80,15 +83,20 @@ def next_weight(ramp: Ramp, known: Exposure) -> Step:
         return Step(0.0, spent, is_spent=True)
     left = ramp.harm_budget / max(known.regression_max, 1e-9) - known.canary_units
     allowed = max(0.0, left) / max(known.next_units, 1e-9)
-    most = min(ramp.most, known.weight * GROWTH_MAX)
+    most = min(ramp.most, known.weight * GROWTH_MAX, known.capacity_share)
     # With much traffic a hundredth is many answers, and less is enough to learn from.
-    least = min(ramp.least, LEARNING_UNITS / max(known.next_units, 1e-9))
+    least = min(ramp.least, LEARNING_UNITS / max(known.next_units, 1e-9), most)
     if known.is_suspect:
         weight = max(least, min(known.weight, allowed))
         return Step(weight, "some evidence of harm: no climb until it falls")
     if allowed >= most:
-        reason = "half of the traffic" if most == ramp.most else "four times as much as before"
-        return Step(most, f"{bound}: {reason} stays within the harm budget")
+        return Step(most, f"{bound}: {_most(ramp, known, most)} stays within the harm budget")
     if allowed <= least:
         return Step(least, f"{bound}: the harm budget of {ramp.harm_budget:g} is nearly spent")
     return Step(allowed, f"{bound}: the harm budget of {ramp.harm_budget:g} allows {allowed:.1%}")
+
+
+def _most(ramp: Ramp, known: Exposure, most: float) -> str:
+    if most == known.capacity_share:
+        return f"{most:.1%}, as much as its engines can take,"
+    return "half of the traffic" if most == ramp.most else "four times as much as before"

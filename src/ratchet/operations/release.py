@@ -218,6 +218,7 @@ async def _sight(stored: StoredRelease, pending: Pending, parts: ReleaseParts) -
         recent=await parts.evidence.recent(stored),
         pending=pending,
         freeze=frozen(stored.plan.freeze, now),
+        capacity_share=await parts.evidence.capacity_share(release, now),
     )
 
 

@@ -321,6 +321,9 @@ class EvidenceSource(Protocol):
     async def requests_per_second(self, project: str, now: datetime) -> float:
         """Of the last minute."""
 
+    async def capacity_share(self, release: Release, now: datetime) -> float:
+        """Of the traffic, what the canary's engines can take; infinite when there is none."""
+
     async def seconds_since_record(self, project: str, now: datetime) -> float:
         """Infinite when there was never one."""
 

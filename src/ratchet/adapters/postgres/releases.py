@@ -63,6 +63,9 @@ CORRECTIONS = 20
 # Of a release, at one in fifteen seconds: half a year.
 SAMPLES_MAX = 1_000_000
 RATE_SECONDS = 60.0
+IN_FLIGHT_SECONDS = 10.0
+# Of an engine's room, the rest is for moments that are busier than the average.
+ROOM_SHARE = 0.8
 
 
 class PostgresReleases:
@@ -332,6 +335,16 @@ class PostgresReleases:
         since = now - timedelta(seconds=RATE_SECONDS)
         row = await self._db.one("requests_per_second", project=project, since=since, now=now)
         return 0.0 if row is None else float(row["per_second"])
+
+    async def capacity_share(self, release: Release, now: datetime) -> float:
+        since = now - timedelta(seconds=IN_FLIGHT_SECONDS)
+        row = await self._db.one(
+            "capacity", project=release.project, candidate=release.candidate, since=since, now=now
+        )
+        if row is None or row["room"] is None or not row["in_flight"] * row["engines"]:
+            # None at all is no question of room: the judge sees for how long it is down.
+            return math.inf
+        return float(ROOM_SHARE * row["engines"] * row["room"] / row["in_flight"])
 
     async def seconds_since_record(self, project: str, now: datetime) -> float:
         row = await self._db.one("newest_record", project=project)

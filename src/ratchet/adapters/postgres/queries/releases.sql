@@ -142,6 +142,18 @@ SELECT count(*) / extract(epoch FROM :now::timestamptz - :since::timestamptz)::d
        AS per_second
   FROM access_records WHERE project = :project AND received_at > :since;
 
+-- name: capacity
+-- Requests in flight on average, by the time that those which ended took; and how many the
+-- canary's engines may have.
+SELECT coalesce(sum(record.duration_ms), 0) / 1000
+       / extract(epoch FROM :now::timestamptz - :since::timestamptz)::double precision AS in_flight,
+       (SELECT count(*) FROM engines
+         WHERE version_id = :candidate AND state = 'ready' AND port IS NOT NULL)
+       + (SELECT count(*) FROM engine_places WHERE version_id = :candidate) AS engines,
+       (SELECT (serving->>'in_flight_per_engine')::integer FROM projects WHERE name = :project)
+       AS room
+  FROM access_records record WHERE record.project = :project AND record.received_at > :since;
+
 -- name: newest_record
 SELECT max(received_at) AS at FROM access_records WHERE project = :project;
 
