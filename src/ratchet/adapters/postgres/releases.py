@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
@@ -25,14 +25,15 @@ from ratchet.adapters.postgres.notices import write_down
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
 from ratchet.adapters.postgres.samples import sample_of
 from ratchet.adapters.postgres.shadow import pairs_of
+from ratchet.adapters.postgres.units import answer_of, kept_unit_of, late_unit_of, unit_of
 from ratchet.core.analysis import Recent
 from ratchet.core.artifact import RunId, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected
-from ratchet.core.evidence import CENSORED, Unit
+from ratchet.core.evidence import Unit
 from ratchet.core.findings import describe
 from ratchet.core.guards import Group
 from ratchet.core.late import LateUnit
-from ratchet.core.measures import Answer, by_guard, measures
+from ratchet.core.measures import by_guard
 from ratchet.core.replay import Recorded
 from ratchet.core.report import Entry
 from ratchet.core.rollout import (
@@ -210,7 +211,7 @@ class PostgresReleases:
 
     async def units(self, release: Release, watermark: int, now: datetime) -> list[Unit]:
         rows = await self._units(release, watermark)
-        return [_unit(row, release, now) for row in rows]
+        return [unit_of(row, release, now) for row in rows]
 
     async def late_units(
         self, release: Release, group: Group, watermark: int, now: datetime
@@ -222,7 +223,7 @@ class PostgresReleases:
             watermark=watermark,
             limit=LATE_PER_READ_MAX,
         )
-        return [_late_unit(row, release, group, now) for row in rows]
+        return [late_unit_of(row, release, group, now) for row in rows]
 
     async def push(self, project: str, metrics: Sequence[Metric], now: datetime) -> int:
         told = [{"request_id": m.request_id, "name": m.name, "value": m.value} for m in metrics]
@@ -284,12 +285,12 @@ class PostgresReleases:
             if rows[-1]["sequence"] >= last:
                 break
         # When it was looked at no longer matters: what was not there then was censored.
-        units = [_unit(row, stored.release, row["assigned_at"]) for row in rows]
+        units = [unit_of(row, stored.release, row["assigned_at"]) for row in rows]
         by_group = {Group.FAST: units}
         for group in stored.plan.groups:
             if group not in (Group.FAST, Group.SCRAPED):
                 pairs = zip(units, (row[group.value] for row in rows), strict=True)
-                by_group[group] = [_kept_unit(u, kept) for u, kept in pairs if kept is not None]
+                by_group[group] = [kept_unit_of(u, kept) for u, kept in pairs if kept is not None]
         samples = await self._db.all(
             "samples", release_id=release_id, watermark=0, limit=SAMPLES_MAX
         )
@@ -314,7 +315,7 @@ class PostgresReleases:
 
     async def baseline_measures(self, version: VersionId) -> Mapping[str, Sequence[float]]:
         rows = await self._db.all("recent_measures", version_id=version, limit=REFERENCE_UNITS)
-        return by_guard([_answer({**row, "failed": False}) for row in rows])
+        return by_guard([answer_of({**row, "failed": False}) for row in rows])
 
     async def segment_measures(
         self, version: VersionId, dimensions: Sequence[Dimension]
@@ -322,7 +323,11 @@ class PostgresReleases:
         rows = await self._db.all("recent_measures", version_id=version, limit=SEGMENT_UNITS)
         return {
             segment: by_guard(
-                [_answer({**row, "failed": False}) for row in rows if is_of(row["known"], segment)]
+                [
+                    answer_of({**row, "failed": False})
+                    for row in rows
+                    if is_of(row["known"], segment)
+                ]
             )
             for segment in frequent(dimensions, [row["known"] for row in rows])
         }
@@ -403,65 +408,6 @@ async def _carry_out(
         case RetireEngine(version):
             stop_after = now + timedelta(seconds=DRAIN_SECONDS)
             await fetch(tx, "retire_engine", version_id=version, stop_after=stop_after)
-
-
-def _unit(row: Row, release: Release, now: datetime) -> Unit:
-    known: Mapping[str, float] = {}
-    waiting = None
-    if row["censored"]:
-        known = CENSORED
-    elif row["ended"]:
-        known = measures(_answer(row))
-    else:
-        waiting = (now - row["assigned_at"]).total_seconds()
-    return Unit(
-        sequence=row["sequence"],
-        is_canary=row["version_id"] == release.candidate,
-        values=known,
-        weight=row["weight"],
-        revision=row["route_revision"],
-        waiting_seconds=waiting,
-        is_censored=row["censored"],
-        known=row["known"],
-    )
-
-
-def _kept_unit(unit: Unit, kept: Mapping[str, float]) -> Unit:
-    """As it was judged in a late group."""
-    return replace(unit, values=_floats(kept) or {}, waiting_seconds=None, is_censored=False)
-
-
-def _late_unit(row: Row, release: Release, group: Group, now: datetime) -> LateUnit:
-    return LateUnit(
-        sequence=row["sequence"],
-        is_canary=row["version_id"] == release.candidate,
-        weight=row["weight"],
-        revision=row["route_revision"],
-        age_seconds=(now - row["assigned_at"]).total_seconds(),
-        is_ended=row["ended"],
-        will_be_captured=row["captured"],
-        answer=row["answer"],
-        pushed=row["pushed"],
-        is_thumbs_down=row["thumbs_down"],
-        is_failed=row["failed"],
-        kept=_floats(row[group.value]),
-        known=row["known"],
-    )
-
-
-def _floats(kept: Mapping[str, float] | None) -> Mapping[str, float] | None:
-    """A jsonb number without a fraction comes back as an int."""
-    return None if kept is None else {name: float(value) for name, value in kept.items()}
-
-
-def _answer(row: Row) -> Answer:
-    return Answer(
-        failed=row["failed"],
-        first_byte_ms=row["first_byte_ms"],
-        duration_ms=row["duration_ms"],
-        completion_tokens=row["completion_tokens"],
-        cost_usd=row["cost_usd"],
-    )
 
 
 def _recorded(row: Row) -> Recorded:
