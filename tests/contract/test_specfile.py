@@ -378,6 +378,15 @@ def test_a_rate_may_be_counted_by_a_prometheus() -> None:
     assert "both with $version" in both
 
 
+def test_time_may_have_to_pass_and_a_person_to_agree() -> None:
+    text = "release: {notches: [5, 100], time_per_notch: 5m, min_duration: 1h, approval: true}\n"
+    plan = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).release
+
+    assert (plan.seconds_per_notch, plan.min_duration_seconds) == (300.0, 3600.0)
+    assert plan.needs_approval
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+
+
 def test_segments_are_read() -> None:
     text = SMALL + "release: {segments: [tenant, feature]}\n"
     spec = parse_spec(text, Path("/x/ratchet.yaml"))

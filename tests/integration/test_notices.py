@@ -128,6 +128,21 @@ def test_people_are_told_of_each_state_and_of_each_once(database_url: str) -> No
     with_database(database_url, scenario)
 
 
+def test_a_judge_that_wants_a_persons_word_says_so(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        with receiving() as receiver:
+            parts = parts_of(database, receiver, ManualClock(NOW))
+            stored = await begun(database, Channel(service=Service.SLACK, variable="SLACK"))
+            for signal in (Signal.READY, Signal.PAUSE):
+                stored = await move(database, stored, signal)
+            await tell_people(parts)
+
+        texts = [json.loads(body)["text"] for _, _, body in receiver.got]
+        assert any("is paused, a person must decide" in text for text in texts)
+
+    with_database(database_url, scenario)
+
+
 def test_a_page_ends_when_a_person_has_decided(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         with receiving() as receiver:

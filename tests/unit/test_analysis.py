@@ -286,6 +286,37 @@ def test_wide_margins_are_soon_shown_and_still_ask_for_enough_answers() -> None:
     assert still_to_show(seen) == ["200 canary answers"]
 
 
+def test_what_would_be_promoted_waits_for_its_time_and_for_a_person() -> None:
+    _, evidence, _ = ramped((0.01, 0.01))
+    half = replace(CANARY, notches_percent=(), ramp_weight=5_000)
+    plan = replace(BUDGET, min_duration_seconds=600.0, needs_approval=True)
+
+    early = judge(half, plan, evidence, replace(SEEN, seconds_since_start=60.0))
+    then = judge(half, plan, evidence, replace(SEEN, seconds_since_start=601.0))
+    paused = decide(half, Signal.PAUSE).release
+
+    assert early.signal is None
+    assert early.because.endswith("not promoted before 540 s more (min_duration)")
+    assert then.signal is Signal.PAUSE
+    assert then.because.startswith("proven after")
+    assert then.because.endswith("a person must promote it (approval)")
+    # It stays so, still judged, until the person says so.
+    assert judge(paused, plan, evidence, SEEN).signal is None
+    assert decide(paused, Signal.PROMOTE).release.stage is Stage.PROMOTED
+
+
+def test_a_notch_has_its_time_and_only_the_last_step_asks() -> None:
+    plan = replace(PLAN, seconds_per_notch=300.0, needs_approval=True)
+    calm, second = after(200), replace(CANARY, notch=1)
+
+    early = judge(CANARY, plan, calm, replace(SEEN, seconds_since_verdict=100.0))
+    late = replace(SEEN, seconds_since_verdict=301.0)
+
+    assert (early.signal, early.because) == (None, "200 s more at 5 % (time_per_notch)")
+    assert judge(CANARY, plan, calm, late).signal is Signal.HEALTHY
+    assert judge(second, plan, calm, late).signal is Signal.PAUSE
+
+
 def test_nobody_is_moved_to_an_engine_that_is_just_down() -> None:
     _, evidence, _ = ramped((0.01, 0.01))
     down = replace(SEEN, canary_engine_down_seconds=4.0, seconds_since_verdict=60.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ratchet.core import ramp, shadow
 from ratchet.core.evidence import Evidence
@@ -106,6 +106,26 @@ class Verdict:
 
 def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
     """The verdict on a live canary.  Missing metrics are not health."""
+    verdict = _judge(release, plan, evidence, sight)
+    if verdict.signal is not Signal.HEALTHY or not _promotes(release):
+        return verdict
+    early = plan.min_duration_seconds - sight.seconds_since_start
+    if early > 0:
+        because = f"{verdict.because}; not promoted before {early:.0f} s more (min_duration)"
+        return replace(verdict, signal=None, because=because)
+    if plan.needs_approval:
+        because = f"{verdict.because}; a person must promote it (approval)"
+        return replace(verdict, signal=Signal.PAUSE, because=because)
+    return verdict
+
+
+def _promotes(release: Release) -> bool:
+    """Whether health leads to all of the traffic."""
+    notches = release.notches_percent
+    return not notches or notches[release.notch + 1] == 100
+
+
+def _judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
     numbers = describe(evidence)
     if release.stage is Stage.HOLDBACK:
         return _judge_holdback(plan, evidence, sight)
@@ -120,7 +140,7 @@ def judge(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight)
         return Verdict(signal, because, numbers)
     if plan.harm_budget is not None:
         return _judge_ramp(release, plan, evidence, sight)
-    return _judge_notch(release, plan, evidence)
+    return _judge_notch(release, plan, evidence, sight)
 
 
 def judge_shadow(
@@ -220,7 +240,7 @@ def _blindness(plan: ReleasePlan, sight: Sight) -> Word | None:
 def _reason_to_wait(release: Release, sight: Sight) -> Word | None:
     """Nothing goes up meanwhile."""
     if release.stage is Stage.PAUSED:
-        return None, "paused by a person"
+        return None, "paused: it keeps its weight until a person resumes or promotes it"
     if sight.canary_engine_down_seconds > 0:
         return None, f"the canary's engine is down for {sight.canary_engine_down_seconds:.0f} s"
     recent = sight.recent
@@ -263,7 +283,7 @@ def _reason_to_ask(plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Word 
     return None
 
 
-def _judge_notch(release: Release, plan: ReleasePlan, evidence: Evidence) -> Verdict:
+def _judge_notch(release: Release, plan: ReleasePlan, evidence: Evidence, sight: Sight) -> Verdict:
     numbers = describe(evidence)
     if evidence.notch_units < plan.units_per_notch:
         return Verdict(
@@ -272,6 +292,10 @@ def _judge_notch(release: Release, plan: ReleasePlan, evidence: Evidence) -> Ver
             f"seen at {release.weight_percent:g} %",
             numbers,
         )
+    early = plan.seconds_per_notch - sight.seconds_since_verdict
+    if early > 0:
+        because = f"{early:.0f} s more at {release.weight_percent:g} % (time_per_notch)"
+        return Verdict(None, because, numbers)
     if evidence.log_harm >= LOG_YELLOW:
         strength = math.exp(evidence.log_harm)
         return Verdict(

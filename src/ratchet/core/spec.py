@@ -115,6 +115,12 @@ class ReleasePlan:
     """Empty where a harm budget chooses the weight."""
     units_per_notch: int = 20
     """Canary answers that must be seen at a notch before the next."""
+    seconds_per_notch: float = 0.0
+    """And how long it must have stood there."""
+    min_duration_seconds: float = 0.0
+    """Nothing is promoted sooner after its first traffic."""
+    needs_approval: bool = False
+    """The judge says when it would promote, and a person does."""
     harm_budget: float | None = 100.0
     """Set: the weight is chosen such that no more bad answers are given than this, besides those
     of the baseline; and the release is promoted by proof, not by exposure."""

@@ -14,6 +14,8 @@ from ratchet.core.spec import ReleasePlan
 from ratchet.ports import DueNotice
 
 CLAIMED_MAX = 20
+# A pause of its own is a question, too (`release.approval`).
+JUDGE = "judge"
 
 
 class PostgresNotices:
@@ -60,7 +62,8 @@ def _notice(row: Row, verdict: Row) -> Notice:
         from_stage=Stage(verdict["from_stage"]),
         to_stage=Stage(verdict["to_stage"]),
         weight_percent=float(verdict["weight_percent"]),
-        asks=verdict["signal"] == Signal.ASK.value,
+        asks=verdict["signal"] == Signal.ASK.value
+        or (verdict["signal"] == Signal.PAUSE.value and verdict["who"] == JUDGE),
         because=verdict["because"],
         who=verdict["who"],
         at=verdict["at"],

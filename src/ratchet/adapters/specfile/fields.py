@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.adapters.specfile.guards import keys, read_metrics
+from ratchet.adapters.specfile.guards import keys, read_flag, read_metrics
 from ratchet.adapters.specfile.values import (
     DURATION,
     duration,
@@ -240,6 +240,20 @@ FIELDS: Mapping[str, Field] = {
         "Bad answers, besides those that the baseline would have given, that a release may cost. "
         "The weight follows from it, and promotion is by proof; that takes some 5,000 answers. "
         "From 50 on most good releases are decided. Default 100.",
+    ),
+    "release.time_per_notch": Field(
+        duration, _DURATION_SCHEMA, "How long a canary stays at a notch at least. Default 0s."
+    ),
+    "release.min_duration": Field(
+        duration,
+        _DURATION_SCHEMA,
+        "Nothing is promoted sooner after its first traffic, whatever is proven. Default 0s.",
+    ),
+    "release.approval": Field(
+        read_flag,
+        {"type": "boolean"},
+        "The judge pauses a release that it would promote, at its weight, and a person promotes "
+        "it (`ratchet release promote`). Default false.",
     ),
     "release.units_per_notch": Field(
         read_whole(1, 1_000_000),

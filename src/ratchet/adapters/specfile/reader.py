@@ -81,13 +81,6 @@ def parse_spec(text: str, path: Path) -> Spec:
 
 
 def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
-    drill = _given(
-        values,
-        "release.drill",
-        error_rate="error_rate",
-        delay_seconds="delay",
-        delay_share="delay_share",
-    )
     recipe = _given(
         values,
         "train",
@@ -99,25 +92,6 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         seed="seed",
         checkpoint_every_steps="checkpoint_every_steps",
     )
-    plan = _given(
-        values,
-        "release",
-        notches_percent="notches",
-        harm_budget="harm_budget",
-        units_per_notch="units_per_notch",
-        deadline_seconds="deadline",
-        max_duration_seconds="max_duration",
-        shadow="shadow",
-        segments="segments",
-        freeze="freeze",
-        holdback_seconds="holdback",
-        holdback_share="holdback_share",
-        blind_hold_seconds="blind_hold",
-    )
-    guards, detectors = guards_from(values)
-    plan |= {"notify": values["notify"]} if "notify" in values else {}
-    if "notches_percent" in plan:
-        plan.setdefault("harm_budget", None)
     return Spec(
         project=values["project"],
         served_name=values["model.name"],
@@ -131,13 +105,46 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         gates=gates,
         engine=EngineKind(values.get("engine", "builtin")),
         serving=_serving(values),
-        release=ReleasePlan(
-            drill=Drill(**drill) if drill else None,
-            guards=guards,
-            detectors=detectors,
-            queries=queries_from(values),
-            **plan,
-        ),
+        release=_release(values),
+    )
+
+
+def _release(values: Mapping[str, Any]) -> ReleasePlan:
+    drill = _given(
+        values,
+        "release.drill",
+        error_rate="error_rate",
+        delay_seconds="delay",
+        delay_share="delay_share",
+    )
+    plan = _given(
+        values,
+        "release",
+        notches_percent="notches",
+        harm_budget="harm_budget",
+        units_per_notch="units_per_notch",
+        seconds_per_notch="time_per_notch",
+        min_duration_seconds="min_duration",
+        needs_approval="approval",
+        deadline_seconds="deadline",
+        max_duration_seconds="max_duration",
+        shadow="shadow",
+        segments="segments",
+        freeze="freeze",
+        holdback_seconds="holdback",
+        holdback_share="holdback_share",
+        blind_hold_seconds="blind_hold",
+    )
+    guards, detectors = guards_from(values)
+    plan |= {"notify": values["notify"]} if "notify" in values else {}
+    if "notches_percent" in plan:
+        plan.setdefault("harm_budget", None)
+    return ReleasePlan(
+        drill=Drill(**drill) if drill else None,
+        guards=guards,
+        detectors=detectors,
+        queries=queries_from(values),
+        **plan,
     )
 
 
