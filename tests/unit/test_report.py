@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ratchet.core.artifact import VersionId
+from ratchet.core.detectors import Detector
 from ratchet.core.evidence import first_evidence, observe, ready
 from ratchet.core.guards import KNOWN, with_always
 from ratchet.core.planning import Traffic
 from ratchet.core.rehearsal import Looked, Suppose, only_measured, rehearse
 from ratchet.core.report import Entry, amount, markdown, power
 from ratchet.core.rollout import Release, ReleaseId, Stage
+from ratchet.core.segments import Dimension
+from ratchet.core.shadow import Shadow
 from ratchet.core.spec import ReleasePlan
 from tests.units import USUAL, units
 
@@ -87,8 +90,15 @@ def test_a_rehearsal_of_notches_climbs_them() -> None:
 
 
 def test_a_rehearsal_leaves_out_what_it_has_no_values_for() -> None:
-    plan = replace(PLAN, guards=with_always([KNOWN["cost"], KNOWN["ttft_p95"]]))
+    plan = replace(
+        PLAN,
+        guards=with_always([KNOWN["cost"], KNOWN["ttft_p95"], KNOWN["format"]]),
+        detectors=(Detector("format", labels=("a",)),),
+        shadow=Shadow(),
+        segments=(Dimension.TENANT,),
+    )
 
     left = only_measured(plan)
 
+    assert (left.shadow, left.segments, left.detectors) == (None, (), ())
     assert [guard.name for guard in left.guards] == ["errors", "latency_p95", "ttft_p95"]

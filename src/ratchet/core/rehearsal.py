@@ -144,4 +144,12 @@ def only_measured(plan: ReleasePlan) -> ReleasePlan:
     proven."""
     known = {"errors", "latency_p95", "ttft_p95"}
     guards = tuple(guard for guard in plan.guards if guard.name in known)
-    return replace(plan, guards=guards, detectors=(), holdback_seconds=0.0)
+    return replace(
+        plan,
+        guards=guards,
+        detectors=(),
+        queries=(),
+        shadow=None,
+        segments=(),
+        holdback_seconds=0.0,
+    )
