@@ -1,6 +1,6 @@
 """How soon the judge knows what users were answered, and how soon users get what it decided.
 
-A whole stack with a tiny model and 60 requests a second.  Evidence is as old as the time between an
+A whole stack with a tiny model and 30 requests a second.  Evidence is as old as the time between an
 answer's end, by the gateway's record, and the moment at which the release's stored evidence has it.
 A verdict is in force when Envoy has said that it routes by it.
 """
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import tiny
 from tests.e2e.stack import Stack, Traffic
 
-USERS_PER_SECOND = 60.0
+USERS_PER_SECOND = 30.0
 LOOK_SECONDS = 0.02
 SPEC = """\
 project: colours

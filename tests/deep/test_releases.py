@@ -23,7 +23,7 @@ pytestmark = pytest.mark.deep
 
 KILLS = 20
 AA_RELEASES = int(os.environ.get("RATCHET_AA_RELEASES", "3"))
-USERS_PER_SECOND = 60.0
+USERS_PER_SECOND = 15.0
 
 SPEC = """\
 project: colours

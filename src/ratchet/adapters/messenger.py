@@ -28,6 +28,8 @@ class Messages:
         self, secret: Callable[[str], str | None], pagerduty_url: str = PAGERDUTY_URL
     ) -> None:
         self._secret, self._pagerduty_url = secret, pagerduty_url
+        # One for all calls: making one reads all authorities for TLS.
+        self._client = httpx.AsyncClient(timeout=CALL_SECONDS)
 
     async def send(self, channel: Channel, notice: Notice, now: datetime) -> None:
         """As `Messenger`."""
@@ -35,12 +37,25 @@ class Messages:
         if channel.variable and not value:
             raise Unavailable(f"${channel.variable} is not set")
         if channel.service is Service.SLACK:
-            await _post(value, _bytes({"text": _slack(notice)}))
+            await self._post(value, _bytes({"text": _slack(notice)}))
         elif channel.service is Service.PAGERDUTY:
-            await _post(self._pagerduty_url, _bytes(_pagerduty(notice, value)))
+            await self._post(self._pagerduty_url, _bytes(_pagerduty(notice, value)))
         else:
             content = _bytes(_event(notice))
-            await _post(channel.url, content, **_signed(notice, content, value, now))
+            await self._post(channel.url, content, **_signed(notice, content, value, now))
+
+    async def _post(self, url: str, content: bytes, **headers: str) -> None:
+        """Errors never have the url in them: Slack's is a secret."""
+        try:
+            answer = await self._client.post(
+                url, content=content, headers={"content-type": "application/json", **headers}
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(f"cannot be reached: {type(error).__name__}") from None
+        if answer.status_code >= 500 or answer.status_code in LATER:
+            raise Unavailable(f"answered {answer.status_code}")
+        if answer.status_code >= 400:
+            raise Rejected(f"refused it: {answer.status_code} {answer.text[:200]}")
 
 
 def _slack(notice: Notice) -> str:
@@ -103,18 +118,3 @@ def _signed(notice: Notice, content: bytes, secret: str, now: datetime) -> dict[
 
 def _bytes(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-async def _post(url: str, content: bytes, **headers: str) -> None:
-    """Errors never have the url in them: Slack's is a secret."""
-    try:
-        async with httpx.AsyncClient(timeout=CALL_SECONDS) as client:
-            answer = await client.post(
-                url, content=content, headers={"content-type": "application/json", **headers}
-            )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Unavailable(f"cannot be reached: {type(error).__name__}") from None
-    if answer.status_code >= 500 or answer.status_code in LATER:
-        raise Unavailable(f"answered {answer.status_code}")
-    if answer.status_code >= 400:
-        raise Rejected(f"refused it: {answer.status_code} {answer.text[:200]}")

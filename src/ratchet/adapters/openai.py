@@ -44,12 +44,14 @@ class OpenAi:
 
     def __init__(self, secret: Callable[[str], str | None]) -> None:
         self._secret = secret
+        # One for all calls: making one reads all authorities for TLS.
+        self._client = httpx.AsyncClient(timeout=CALL_SECONDS)
 
     async def answer(self, place: Endpoint, model: str, prompt: Prompt) -> Mapping[str, Any]:
         """As `Answerer`."""
         asked = {k: v for k, v in prompt.parameters.items() if k not in CARRIED}
         body = {**asked, "model": model, "messages": list(prompt.messages)}
-        return await _chat(f"http://{place.host}:{place.port}/v1", body, "")
+        return await self._chat(f"http://{place.host}:{place.port}/v1", body, "")
 
     async def prefer(
         self, judge: PairJudge, messages: Sequence[Mapping[str, Any]], first: str, second: str
@@ -74,24 +76,22 @@ class OpenAi:
             "max_tokens": JUDGE_TOKENS,
         }
         try:
-            said = text_of(await _chat(judge.url, body, key))
+            said = text_of(await self._chat(judge.url, body, key))
         except Unavailable as error:
             raise Unavailable(f"judge {judge.model}: {error}") from error
         found = _SAID.search(said)
         return Preference.NEITHER if found is None else _MEANING[found[1].upper()]
 
-
-async def _chat(url: str, body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    try:
-        async with httpx.AsyncClient(timeout=CALL_SECONDS) as client:
-            answer = await client.post(f"{url}/chat/completions", json=body, headers=headers)
-    except httpx.HTTPError as error:
-        raise Unavailable(f"{url}: {error!r}") from error
-    if answer.status_code != 200:
-        raise Unavailable(f"{url}: {answer.status_code} {answer.text[:200]}")
-    try:
-        message: Mapping[str, Any] = answer.json()["choices"][0]["message"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise Unavailable(f"{url}: no chat completion, {answer.text[:200]!r}") from None
-    return message
+    async def _chat(self, url: str, body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        try:
+            answer = await self._client.post(f"{url}/chat/completions", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{url}: {error!r}") from error
+        if answer.status_code != 200:
+            raise Unavailable(f"{url}: {answer.status_code} {answer.text[:200]}")
+        try:
+            message: Mapping[str, Any] = answer.json()["choices"][0]["message"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise Unavailable(f"{url}: no chat completion, {answer.text[:200]!r}") from None
+        return message

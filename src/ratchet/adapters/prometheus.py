@@ -14,6 +14,8 @@ CALL_SECONDS = 5.0
 class Prometheus:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
+        # One for all calls: making one reads all authorities for TLS.
+        self._client = httpx.AsyncClient(timeout=CALL_SECONDS)
 
     async def value(self, query: str) -> float | None:
         """The sum of an instant query's series; None where there is none, or no finite number.
@@ -23,8 +25,7 @@ class Prometheus:
         if not self._url:
             raise Unavailable("RATCHET_PROMETHEUS_URL is not set")
         try:
-            async with httpx.AsyncClient(timeout=CALL_SECONDS) as client:
-                answer = await client.get(f"{self._url}/api/v1/query", params={"query": query})
+            answer = await self._client.get(f"{self._url}/api/v1/query", params={"query": query})
             said = answer.json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise Unavailable(f"Prometheus at {self._url}: {error!r}") from error
