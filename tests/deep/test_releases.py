@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 
+from ratchet.core.errors import RatchetError
 from tests import tiny
 from tests.e2e.stack import Stack, Traffic
 
@@ -171,11 +173,20 @@ class Killer:
 
     def _work(self) -> None:
         with self._stack.database() as connection:
-            while not self._stop.wait(self._chance.uniform(0.2, 3.0)):
+            # One that is killed before it serves would never judge anything.
+            while not self._stop.wait(self._chance.uniform(0.1, 2.0)):
                 live = "SELECT count(*) FROM releases WHERE stage IN ('shadow', 'canary')"
                 [found] = connection.execute(live).fetchall()
-                if found[0] and self._stack.kill("cli.main server"):
+                if found[0] and self._serves() and self._stack.kill("cli.main server"):
                     self.kills += 1
+
+    def _serves(self) -> bool:
+        """It does, and did for a moment of chance."""
+        try:
+            self._stack.client().get("/releases")
+        except (RatchetError, httpx.HTTPError):
+            return False
+        return not self._stop.wait(self._chance.uniform(0.0, 2.0))
 
 
 def test_a_judge_that_is_killed_decides_the_same(releases: Releases) -> None:
