@@ -223,3 +223,15 @@ def test_a_report_lists_where_it_is_worse() -> None:
 
     assert "## Within segments" in page
     assert "| errors in language=de |" in page
+
+
+def test_a_report_shows_the_worst_segments_and_not_all() -> None:
+    many = {f"tenant=t{number}": USUAL for number in range(4)}
+    release = Release(
+        id=ReleaseId("r"), project="p", candidate=VersionId("new"), baseline=VersionId("old"),
+        notches_percent=(), stage=Stage.CANARY,
+    )  # fmt: skip
+
+    page = markdown(release, PLAN, first_evidence(PLAN, USUAL, 0, many), "", [])
+
+    assert page.count(" in tenant=") == 5
