@@ -14,6 +14,7 @@ from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, 
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresProjects
+from ratchet.adapters.postgres.samples import PostgresSamples
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.core.analysis import Recent
 from ratchet.core.artifact import VersionId
@@ -22,6 +23,7 @@ from ratchet.core.evidence import CENSORED, first_evidence, observe
 from ratchet.core.guards import Group
 from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
 from ratchet.core.routing import Endpoint
+from ratchet.core.scrapes import Counters
 from ratchet.core.segments import Dimension
 from ratchet.ports import (
     Assignment,
@@ -280,6 +282,30 @@ def test_what_the_engines_can_take_follows_from_what_is_in_flight(database_url: 
         assert nothing == math.inf
         assert one == pytest.approx(0.8 * 128 / 100)
         assert two == pytest.approx(2 * one)
+
+    with_database(database_url, scenario)
+
+
+def test_a_sample_has_the_weight_in_force_and_none_is_kept_across_a_change(
+    database_url: str,
+) -> None:
+    async def scenario(database: Database) -> None:
+        stored = await a_canary(database)
+        samples, releases = PostgresSamples(database), PostgresReleases(database)
+        begun = await samples.position(stored.release)
+        counted = {"returns": (Counters(10, 1), Counters(90, 2))}
+        # Whoever samples may have read the release before its weight moved.
+        stale = replace(stored.release, ramp_weight=2_500)
+
+        await samples.add(stale, begun, counted, NOW)
+        [kept] = await samples.after(stored.release.id, 0)
+        await releases.commit(stored, decide(stored.release, Signal.ABORT), ACT, Taken(), NOW)
+        with pytest.raises(Conflict, match="the weights moved"):
+            await samples.add(stored.release, begun, counted, NOW)
+
+        assert (kept.weight, kept.revision) == (500, begun.route_revision)
+        assert kept.counters == counted
+        assert len(await samples.after(stored.release.id, 0)) == 1
 
     with_database(database_url, scenario)
 

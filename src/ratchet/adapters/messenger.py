@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.notices import Channel, Notice, Service
-from ratchet.core.rollout import Stage
+from ratchet.core.rollout import JUDGE, Stage
 
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 CALL_SECONDS = 10.0
@@ -61,7 +61,7 @@ class Messages:
 def _slack(notice: Notice) -> str:
     """Slack reads &, < and > as its own."""
     text = f"*{notice.headline}* ({notice.weight_percent:g} %)\n> {notice.because}"
-    said = text if notice.who == "judge" else f"{text}\n(by {notice.who})"
+    said = text if notice.who == JUDGE else f"{text}\n(by {notice.who})"
     escaped = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return escaped.replace("\n&gt; ", "\n> ")
 

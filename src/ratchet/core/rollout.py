@@ -20,6 +20,8 @@ from ratchet.core.errors import Rejected
 from ratchet.core.routing import WEIGHT_TOTAL
 
 ReleaseId = NewType("ReleaseId", str)
+# Who moved a release, where no person did.
+JUDGE = "judge"
 
 
 class Stage(Enum):

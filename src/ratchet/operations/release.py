@@ -17,7 +17,7 @@ from ratchet.core.guards import Group
 from ratchet.core.late import late_units
 from ratchet.core.replay import Otherwise, Replayed, otherwise, replay
 from ratchet.core.report import markdown
-from ratchet.core.rollout import ReleaseId, Signal, Stage, decide
+from ratchet.core.rollout import JUDGE, ReleaseId, Signal, Stage, decide
 from ratchet.core.shadow import shadowed
 from ratchet.core.spec import ReleasePlan
 from ratchet.kit.clock import Clock
@@ -37,7 +37,6 @@ from ratchet.ports import (
     Taken,
 )
 
-JUDGE = "judge"
 NOTHING = Taken()
 # A record this young means that the gateway can be seen.
 SIGHT_SECONDS = 2.0

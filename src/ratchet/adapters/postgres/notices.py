@@ -9,13 +9,11 @@ from psycopg.types.json import Jsonb
 from ratchet.adapters.postgres.codec import channel_from_json, channel_to_json
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
 from ratchet.core.notices import Notice, is_told
-from ratchet.core.rollout import Release, Signal, Stage
+from ratchet.core.rollout import JUDGE, Release, Signal, Stage
 from ratchet.core.spec import ReleasePlan
 from ratchet.ports import DueNotice
 
 CLAIMED_MAX = 20
-# A pause of its own is a question, too (`release.approval`).
-JUDGE = "judge"
 
 
 class PostgresNotices:
@@ -62,6 +60,7 @@ def _notice(row: Row, verdict: Row) -> Notice:
         from_stage=Stage(verdict["from_stage"]),
         to_stage=Stage(verdict["to_stage"]),
         weight_percent=float(verdict["weight_percent"]),
+        # A pause of the judge's is a question, too (`release.approval`).
         asks=verdict["signal"] == Signal.ASK.value
         or (verdict["signal"] == Signal.PAUSE.value and verdict["who"] == JUDGE),
         because=verdict["because"],

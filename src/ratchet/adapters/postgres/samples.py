@@ -39,7 +39,7 @@ class PostgresSamples:
             release_id=release.id,
             project=release.project,
             route_revision=begun.route_revision,
-            weight=release.weight,
+            candidate=release.candidate,
             newest_unit=begun.newest_unit,
             counters=Jsonb(value),
             now=now,

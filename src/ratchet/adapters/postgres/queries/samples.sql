@@ -5,10 +5,12 @@ SELECT gateway.route_revision, coalesce((SELECT max(sequence) FROM units
   FROM gateway WHERE gateway.project = :project;
 
 -- name: add_sample
--- Only while the weights are those that it was begun under.
+-- Only while the weights are those that it was begun under, and with what they say of the canary.
 INSERT INTO samples (release_id, route_revision, weight, newest_unit, counters, at)
-SELECT :release_id, gateway.route_revision, :weight, :newest_unit, :counters, :now
+SELECT :release_id, gateway.route_revision, (gateway.arms->0->>'weight')::integer, :newest_unit,
+       :counters, :now
   FROM gateway WHERE gateway.project = :project AND gateway.route_revision = :route_revision
+   AND jsonb_array_length(gateway.arms) = 2 AND gateway.arms->0->>'version' = :candidate
 RETURNING sequence;
 
 -- name: samples
