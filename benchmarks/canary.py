@@ -16,9 +16,10 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from judges.others import of_failures, of_means
-from judges.ours import FALSE_ROLLBACK, Ours, Within, harm_budgeted
+from judges.ours import FALSE_ROLLBACK, Ours, Within, harm_budgeted, take
 from judges.world import (
     UNITS,
     World,
@@ -175,16 +176,12 @@ class Nine:
         self._parts = [(kind, Ours(kind, runs)) for kind in kinds]
 
     def step(self, block: Any, alive: Any) -> Any:
-        from dataclasses import replace
-
         logs = []
         for kind, judge in self._parts:
             values = kind.values(self._chance, block.is_canary, block.number)
             judge.observe(replace(block, values=values), alive)
             logs.append(judge.evidence.log_e)
         hit = np.logaddexp.reduce(np.stack(logs), axis=0) - math.log(len(logs)) >= LOG_LIMIT
-        from judges.ours import take
-
         for _, judge in self._parts:
             judge.evidence = take(judge.evidence, ~hit)
         return hit
@@ -416,6 +413,9 @@ def main() -> None:
         parts = [pool.submit(_play, number, is_quick) for number in range(len(plays))]
         ramps = [pool.submit(run_budgeted, name, budget, runs) for name, budget in budgets]
         pairs = pool.submit(shadow_pairs, 0.6, runs)
+        everything: list[Future[Any]] = [*parts, *ramps, pairs]
+        for done, _ in enumerate(as_completed(everything), 1):
+            print(f"{done} of {len(everything)} done", file=sys.stderr, flush=True)
         rows = [row for part in parts for row in part.result()]
         budgeted = [ramp.result() for ramp in ramps]
     quiet = {play.world.name for play in nothing_wrong()}
