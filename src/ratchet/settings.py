@@ -32,6 +32,10 @@ class Settings:
     objects_url: str
     """Where artifacts are: `RATCHET_OBJECTS_URL`, `file:///folder` or `s3://bucket/prefix`."""
 
+    cache_dir: Path | None = None
+    """Where engines and workers of this machine unpack base models: `RATCHET_CACHE_DIR`.  Without
+    it, tokens of bases that come as packages are not counted before a run."""
+
     http_host: str = "127.0.0.1"
     """`RATCHET_HTTP_HOST`.  Loopback, because there is no login yet."""
 
@@ -81,6 +85,7 @@ class Settings:
                 token=Secret(token),
                 secret=Secret(secret),
                 objects_url=env["RATCHET_OBJECTS_URL"],
+                cache_dir=Path(cache) if (cache := env.get("RATCHET_CACHE_DIR")) else None,
                 http_host=env.get("RATCHET_HTTP_HOST", "127.0.0.1"),
                 http_port=int(env.get("RATCHET_HTTP_PORT", "8081")),
                 grpc_port=int(env.get("RATCHET_GRPC_PORT", "8082")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ratchet.adapters.basemodel import BaseModels
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.messenger import Messages
 from ratchet.adapters.mlflow import MlflowTracker, NoTracker
@@ -16,7 +17,7 @@ from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, 
 from ratchet.adapters.postgres.ledger import PostgresLedger
 from ratchet.adapters.postgres.notices import PostgresNotices
 from ratchet.adapters.postgres.pool import Database
-from ratchet.adapters.postgres.registry import PostgresRegistry
+from ratchet.adapters.postgres.registry import PostgresDatasets, PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import (
     PostgresAttempts,
@@ -38,7 +39,9 @@ from ratchet.durable.flow import Durable
 from ratchet.kit.clock import Clock, SystemClock
 from ratchet.kit.ids import new_id
 from ratchet.operations.access import AccessParts
+from ratchet.operations.datasets import DatasetParts
 from ratchet.operations.ledger import LedgerParts
+from ratchet.operations.material import MaterialParts
 from ratchet.operations.notices import NoticeParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
@@ -46,7 +49,7 @@ from ratchet.operations.runs import RunParts
 from ratchet.operations.scrapes import ScrapeParts
 from ratchet.operations.shadow import ShadowParts
 from ratchet.operations.turns import TurnParts
-from ratchet.ports import EventSink, MetricSink, Tracker
+from ratchet.ports import EventSink, MetricSink, ObjectStore, Tracker
 from ratchet.settings import Settings, environment
 
 # Nobody waits for the control plane's calls, as a request would.
@@ -61,6 +64,8 @@ class Parts:
     database: Database
     durable: Durable
     runs: RunParts
+    material: MaterialParts
+    datasets: DatasetParts
     release: ReleaseParts
     shadow: ShadowParts
     scrapes: ScrapeParts
@@ -89,7 +94,10 @@ def build(settings: Settings) -> Parts:
     keys, shadow = PostgresAccess(database), PostgresShadow(database)
     samples = PostgresSamples(database)
     models = OpenAi(environment().get)
-    pipeline = _pipeline(settings, database, clock)
+    material = _material(settings, database, clock)
+    objects = ObstoreObjects(settings.objects_url)
+    datasets = DatasetParts(PostgresDatasets(database), objects, clock)
+    pipeline = _pipeline(settings, database, material, datasets)
     return Parts(
         settings=settings,
         database=database,
@@ -103,6 +111,8 @@ def build(settings: Settings) -> Parts:
             audit=audit,
             clock=clock,
         ),
+        material=material,
+        datasets=datasets,
         release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow, samples),
         shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
         scrapes=ScrapeParts(releases, Prometheus(settings.prometheus_url), samples, clock),
@@ -129,9 +139,19 @@ def build(settings: Settings) -> Parts:
     )
 
 
-def _pipeline(settings: Settings, database: Database, clock: Clock) -> Pipeline:
-    releases = PostgresReleases(database)
-    objects = ObstoreObjects(settings.objects_url)
+def _material(settings: Settings, database: Database, clock: Clock) -> MaterialParts:
+    return MaterialParts(
+        files=LocalFiles(),
+        bases=BaseModels(settings.cache_dir),
+        evidence=PostgresReleases(database),
+        clock=clock,
+    )
+
+
+def _pipeline(
+    settings: Settings, database: Database, material: MaterialParts, datasets: DatasetParts
+) -> Pipeline:
+    releases, objects = PostgresReleases(database), datasets.objects
     return Pipeline(
         projects=PostgresProjects(database),
         runs=PostgresRuns(database),
@@ -140,14 +160,15 @@ def _pipeline(settings: Settings, database: Database, clock: Clock) -> Pipeline:
         registry=PostgresRegistry(database),
         releases=releases,
         evidence=releases,
-        files=LocalFiles(),
+        material=material,
+        datasets=datasets,
         objects=objects,
         tracker=_tracker(settings, objects),
-        clock=clock,
+        clock=datasets.clock,
     )
 
 
-def _tracker(settings: Settings, objects: ObstoreObjects) -> Tracker:
+def _tracker(settings: Settings, objects: ObjectStore) -> Tracker:
     if not settings.mlflow_uri:
         return NoTracker()
     return MlflowTracker(settings.mlflow_uri, objects)

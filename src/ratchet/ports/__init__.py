@@ -1,6 +1,7 @@
 """Everything Ratchet needs from the outside world, and nothing else.
 
-Read this package to know what Ratchet touches: `pipeline` for what a run needs, `gateway` for what
+Read this package to know what Ratchet touches: `data` for what a run is made of, `pipeline` for
+what becomes of it, `gateway` for what
 stands in front of users, `turns` for what they said.  Each protocol is implemented once per system
 under `ratchet.adapters`.  Every method that writes says by what key it may be repeated.  Failures
 of the outside system are `Unavailable`; everything else that is raised is named.
@@ -8,6 +9,13 @@ of the outside system are `Unavailable`; everything else that is raised is named
 
 from __future__ import annotations
 
+from ratchet.ports.data import (
+    BaseModelSource,
+    DatasetStore,
+    FileSource,
+    ObjectStore,
+    StoredDataset,
+)
 from ratchet.ports.gateway import (
     AccessRecord,
     AccessStore,
@@ -32,14 +40,12 @@ from ratchet.ports.pipeline import (
     AttemptStore,
     Audit,
     EvidenceSource,
-    FileSource,
     History,
     HistorySource,
     Json,
     LiveAttempt,
     Metric,
     MetricSink,
-    ObjectStore,
     Project,
     ProjectStore,
     Registry,
@@ -49,7 +55,6 @@ from ratchet.ports.pipeline import (
     StageRecord,
     StageStore,
     StoredRelease,
-    Suite,
     Taken,
     Tracker,
     WorkerDesk,
@@ -73,7 +78,9 @@ __all__ = [
     "Assignment",
     "AttemptStore",
     "Audit",
+    "BaseModelSource",
     "CounterSource",
+    "DatasetStore",
     "DueNotice",
     "EngineReport",
     "EngineStore",
@@ -113,8 +120,8 @@ __all__ = [
     "SigningKey",
     "StageRecord",
     "StageStore",
+    "StoredDataset",
     "StoredRelease",
-    "Suite",
     "Taken",
     "TokenMaker",
     "Tracker",

@@ -1,4 +1,4 @@
-"""Runs, their stages and attempts, versions, releases, and the files that they are made of."""
+"""Runs, their stages and attempts, versions and releases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Protocol
 
 from ratchet.core.analysis import Recent
 from ratchet.core.artifact import RunId, Version, VersionId
-from ratchet.core.data import Rows
 from ratchet.core.evidence import Evidence, Unit
 from ratchet.core.gates import SuiteReport
 from ratchet.core.guards import Group
@@ -30,7 +29,7 @@ from ratchet.core.scrapes import Sample
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 from ratchet.core.shadow import Pair
-from ratchet.core.spec import BaseModel, ReleasePlan, Spec
+from ratchet.core.spec import ReleasePlan, Spec
 
 Json = Mapping[str, object]
 
@@ -173,9 +172,6 @@ class LiveAttempt:
 
 
 class Registry(Protocol):
-    async def add_dataset(self, id_: str, project: str, uri: str, rows: int, now: datetime) -> None:
-        """By id."""
-
     async def add(self, version: Version, now: datetime) -> None:
         """By digest and by run: registering twice is registering once."""
 
@@ -329,40 +325,6 @@ class EvidenceSource(Protocol):
 
     async def seconds_since_verdict(self, release: ReleaseId, now: datetime) -> float:
         """Infinite when there was never one.  By our clock, as all that is compared with it."""
-
-
-class ObjectStore(Protocol):
-    """Artifacts: written beside and renamed, never changed afterwards."""
-
-    async def put(self, key: str, content: bytes) -> bool:
-        """Create-only.  False when the key exists already."""
-
-    async def get(self, key: str) -> bytes:
-        """Raises `NotFound`."""
-
-
-class FileSource(Protocol):
-    """The user's files, as they are at this moment."""
-
-    async def rows(self, folder: Path, patterns: Sequence[str]) -> Rows:
-        """All rows of all files.  Raises `Rejected` naming a pattern that matches nothing."""
-
-    async def suite(self, folder: Path, path: str) -> Suite:
-        """Raises `Rejected` with file, line, found and expected."""
-
-    async def base_problem(self, base: BaseModel) -> str | None:
-        """What is wrong with a base model, as far as this machine can see without loading it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """An evaluation: items with expected answers, and how an answer is checked."""
-
-    name: str
-    digest: str
-    rows: Rows
-    check: str
-    max_tokens: int
 
 
 class Tracker(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from typing import Any
 from obstore.exceptions import BaseError
 from safetensors import SafetensorError
 
+from ratchet.core.dataset import Manifest, pack_lines
+from ratchet.core.errors import Rejected
 from ratchet.engine.weights import (
     ADAPTER_FILES,
     WeightsError,
@@ -60,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         desk.succeed(result)
     except Superseded:
         print(f"attempt {options.attempt} is no longer wanted")
-    except (WeightsError, EngineFailed) as error:
+    except (WeightsError, EngineFailed, Rejected) as error:
         _tell(desk, str(error))
     except (OSError, RuntimeError, SafetensorError, BaseError) as error:
         if not is_disk_full(error):
@@ -85,7 +88,7 @@ def train_stage(
 ) -> dict[str, Any]:
     """Train, then ship the adapter under its digest.  Killed anywhere, the next attempt goes on."""
     store = open_store(options.objects)
-    rows = json.loads(get(store, assignment["dataset"]))["rows"]
+    rows = read_dataset(store, assignment["dataset"])
     desk.report({"doing": "loading the base model"}, [])
     base = base_folder(assignment["base"], options.cache / "bases")
     work = options.work / assignment["run"]
@@ -114,6 +117,18 @@ def train_stage(
         "seconds": trained.seconds,
         "tokens": trained.tokens,
     }
+
+
+def read_dataset(store: Any, uri: str) -> list[dict[str, Any]]:
+    """All rows of a version, in its order."""
+    content = get(store, uri)
+    if not uri.endswith(".gz"):
+        # In one piece: a run that an older Ratchet began.
+        rows: list[dict[str, Any]] = json.loads(content)["rows"]
+        return rows
+    manifest = Manifest.from_json(json.loads(gzip.decompress(content)))
+    packs = {key: pack_lines(key, get(store, key)) for key in manifest.packs}
+    return [json.loads(line) for line in manifest.lines(packs)]
 
 
 def evaluate_stage(

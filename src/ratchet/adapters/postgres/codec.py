@@ -15,10 +15,12 @@ from ratchet.core.segments import Dimension
 from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import (
     BaseModel,
+    DataPlan,
     Drill,
     EngineKind,
     Gate,
     Lora,
+    Personal,
     ReleasePlan,
     Spec,
     Train,
@@ -86,6 +88,7 @@ def guard_from_json(value: dict[str, Any]) -> Guard:
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     value = asdict(spec)
     value["engine"] = spec.engine.value
+    value["data"]["personal"] = spec.data.personal.value
     value["serving"] = serving.to_json(spec.serving)
     value["release"] = plan_to_json(spec.release)
     return value
@@ -98,8 +101,7 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         project=value["project"],
         served_name=value["served_name"],
         base=BaseModel(**value["base"]),
-        train_files=tuple(value["train_files"]),
-        bad_rows_max_share=value["bad_rows_max_share"],
+        data=_data(value),
         train=Train(lora=lora, **train),
         suites=tuple(value["suites"]),
         gates=tuple(Gate(**gate) for gate in value["gates"]),
@@ -107,6 +109,18 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         serving=serving.from_json(value.get("serving", {})),
         release=plan_from_json(value["release"]),
     )
+
+
+def _data(value: dict[str, Any]) -> DataPlan:
+    if "data" not in value:
+        # Before there was more to say of data.
+        return DataPlan(
+            files=tuple(value["train_files"]), bad_rows_max_share=value["bad_rows_max_share"]
+        )
+    known = dict(value["data"])
+    known["files"] = tuple(known["files"])
+    known["personal"] = Personal(known["personal"])
+    return DataPlan(**known)
 
 
 def suite_report_to_json(report: SuiteReport) -> dict[str, Any]:

@@ -12,14 +12,39 @@ from ratchet.adapters.postgres.runs import version_of_row, version_row
 from ratchet.core.artifact import Version, VersionId
 from ratchet.core.errors import NotFound
 from ratchet.core.gates import SuiteReport
+from ratchet.ports import StoredDataset
+
+
+class PostgresDatasets:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(self, dataset: StoredDataset, now: datetime) -> None:
+        await self._db.run(
+            "add_dataset",
+            id=dataset.id,
+            project=dataset.project,
+            uri=dataset.uri,
+            rows=dataset.rows,
+            recipe=Jsonb(dict(dataset.recipe)),
+            bytes_new=dataset.bytes_new,
+            now=now,
+        )
+
+    async def get(self, dataset_id: str) -> StoredDataset:
+        row = await self._db.one("get_dataset", id=dataset_id)
+        if row is None:
+            raise NotFound(f"dataset {dataset_id} is not known here")
+        return StoredDataset(**row)
+
+    async def listing(self, project: str, limit: int) -> list[StoredDataset]:
+        rows = await self._db.all("list_datasets", project=project, limit=limit)
+        return [StoredDataset(**row) for row in rows]
 
 
 class PostgresRegistry:
     def __init__(self, database: Database) -> None:
         self._db = database
-
-    async def add_dataset(self, id_: str, project: str, uri: str, rows: int, now: datetime) -> None:
-        await self._db.run("add_dataset", id=id_, project=project, uri=uri, rows=rows, now=now)
 
     async def add(self, version: Version, now: datetime) -> None:
         await self._db.run("add_version", **version_row(version), now=now)

@@ -75,10 +75,27 @@ FIELDS: Mapping[str, Field] = {
     ),
     "model.name": Field(read_text, _STRING, 'What clients put into "model".', True),
     "data.train": Field(
-        read_texts, _PATHS_SCHEMA, "JSON Lines of chat messages; paths or globs.", True
+        read_texts,
+        _PATHS_SCHEMA,
+        "JSON Lines, one conversation a line, in the forms that TRL reads; paths, globs, or urls "
+        "(s3://BUCKET/data/*.jsonl); .gz is unpacked.",
+        True,
     ),
     "data.bad_rows": Field(
         share, _SHARE_SCHEMA, "Share of unreadable rows above which a run stops. Default 1%."
+    ),
+    "data.held_out": Field(
+        share,
+        _SHARE_SCHEMA,
+        "Share of the rows that is kept from training, for suites with `items: held_out`. A row "
+        "stays on its side when others come: chosen by its conversation (metadata.conversation) "
+        "or else by its prompt. Default 0.",
+    ),
+    "data.personal": Field(
+        read_one_of("allow", "warn", "refuse"),
+        {"enum": ["allow", "warn", "refuse"]},
+        "What to do about rows that hold addresses, numbers of people, cards or keys. Default "
+        "allow.",
     ),
     "train.method": Field(
         read_one_of("sft"), {"enum": ["sft"]}, "Supervised fine-tuning. Default sft."
@@ -100,6 +117,12 @@ FIELDS: Mapping[str, Field] = {
         read_whole(1, 1_000_000), {"type": "integer"}, "Work that a kill can cost. Default 10."
     ),
     "evaluate.suites": Field(read_texts, _PATHS_SCHEMA, "Evaluation suites, YAML files.", True),
+    "evaluate.near_duplicates": Field(
+        share,
+        _SHARE_SCHEMA,
+        "Share of the held-out prompts that may nearly be in the training data (four fifths of "
+        "their runs of three words). Default 1%.",
+    ),
     "engine": Field(
         read_one_of("builtin", "vllm"),
         {"enum": ["builtin", "vllm"]},

@@ -20,10 +20,12 @@ from ratchet.core.errors import Rejected
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
 from ratchet.core.spec import (
     BaseModel,
+    DataPlan,
     Drill,
     EngineKind,
     Gate,
     Lora,
+    Personal,
     ReleasePlan,
     Spec,
     Train,
@@ -96,8 +98,7 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         project=values["project"],
         served_name=values["model.name"],
         base=BaseModel(source=values["model.base"]),
-        train_files=values["data.train"],
-        **_given(values, "data", bad_rows_max_share="bad_rows"),
+        data=_data(values),
         train=Train(
             lora=Lora(**_given(values, "train.lora", rank="rank", alpha="alpha")), **recipe
         ),
@@ -107,6 +108,14 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         serving=_serving(values),
         release=_release(values),
     )
+
+
+def _data(values: Mapping[str, Any]) -> DataPlan:
+    given = _given(values, "data", bad_rows_max_share="bad_rows", held_out_share="held_out")
+    given |= _given(values, "evaluate", near_duplicates_max_share="near_duplicates")
+    if "data.personal" in values:
+        given["personal"] = Personal(values["data.personal"])
+    return DataPlan(files=values["data.train"], **given)
 
 
 def _release(values: Mapping[str, Any]) -> ReleasePlan:

@@ -39,10 +39,12 @@ class Client:
         shown = {key: str(value) for key, value in query.items() if value is not None}
         return self._call("GET", path, params=shown)
 
-    def post(self, path: str, body: dict[str, Any], key: str = "") -> Any:
-        """By `key`, where the call takes one."""
+    def post(
+        self, path: str, body: dict[str, Any], key: str = "", seconds: float = CALL_SECONDS
+    ) -> Any:
+        """By `key`, where the call takes one; an answer may take so many seconds."""
         headers = {"idempotency-key": key} if key else {}
-        return self._call("POST", path, json=body, headers=headers)
+        return self._call("POST", path, json=body, headers=headers, timeout=seconds)
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
         """Repeatable."""

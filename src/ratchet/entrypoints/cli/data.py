@@ -12,14 +12,17 @@ from rich.console import Console
 
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.key import only_project
-from ratchet.entrypoints.cli.tables import list_table
+from ratchet.entrypoints.cli.tables import list_table, minute
 
 StateOption = Annotated[Path | None, typer.Option("--state-dir")]
 ProjectOption = Annotated[str | None, typer.Option(help="Default: the only one there is.")]
 JsonOption = Annotated[bool, typer.Option("--json")]
 SHOWN_CHARACTERS = 60
 
-app = typer.Typer(no_args_is_help=True, help="Turns and feedback: list, show, status, erase.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Turns and feedback (list, show, status, erase); dataset versions (versions, diff).",
+)
 
 
 @app.command("list")
@@ -89,6 +92,58 @@ def status(
     print(f"stored: {found['turns']} turns{since}, {found['feedback']} feedback")
     if found["feedback_without_turn"]:
         print(f"feedback whose turn is not (or not yet) here: {found['feedback_without_turn']}")
+
+
+@app.command()
+def versions(
+    project: ProjectOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest dataset versions: what runs were trained on."""
+    client = connect(state_dir)
+    rows = client.get("/datasets", project=only_project(client, project), limit=limit)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = list_table("dataset", "rows", "new bytes", "created", "from")
+    for row in rows:
+        made_of = ", ".join(row["recipe"].get("files", ()))
+        table.add_row(
+            row["id"], str(row["rows"]), f"{row['bytes_new']:,}", minute(row["created_at"]), made_of
+        )
+    Console().print(table)
+
+
+@app.command()
+def diff(
+    before: str,
+    after: str,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Rows shown of each kind.")] = 5,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How two dataset versions differ, row by row."""
+    found = connect(state_dir).get(f"/datasets/{before}/diff/{after}", limit=limit)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    counts = found["counts"]
+    print(
+        f"{counts['added']} added, {counts['removed']} removed, {counts['changed']} with another "
+        f"answer, {found['kept']} the same"
+    )
+    for sign, rows in (("-", found["removed"]), ("+", found["added"])):
+        for row in rows:
+            print(f"{sign} {_conversation(row)}")
+    for pair in found["changed"]:
+        print(f"- {_conversation(pair['before'])}\n+ {_conversation(pair['after'])}")
+
+
+def _conversation(row: dict[str, Any]) -> str:
+    *_, asked, answered = row["messages"]
+    return f"{_short(asked['content'])} -> {_short(answered['content'])}"
 
 
 @app.command()

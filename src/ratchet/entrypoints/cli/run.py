@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import getpass
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from ratchet.adapters.specfile.reader import load_spec
 from ratchet.entrypoints.cli.client import Client, connect
 from ratchet.entrypoints.cli.tables import list_table, minute
-from ratchet.entrypoints.cli.trigger import EXIT_FAILED, EXITS, start_run
+from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED, EXITS, start_run
 from ratchet.entrypoints.cli.watch import RUN_COLOURS, find_run, follow_run
+
+# A million rows take a minute.
+CHECK_SECONDS = 600.0
 
 app = typer.Typer(help="Retrainings.", no_args_is_help=True)
 
@@ -39,6 +44,57 @@ def start(
         print(json.dumps({"id": run_id, "url": f"{client.url}/runs/{run_id}"}))
     else:
         Console().print(f"run {run_id} queued: {client.url}/runs/{run_id}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The spec.")] = Path("ratchet.yaml"),
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What would stop a run of this spec before it costs anything.  Starts nothing.
+
+    Exit code 2 when something would.
+    """
+    path = file.absolute()
+    load_spec(path)
+    body = {"spec": path.read_text(), "path": str(path)}
+    found = connect(state_dir).post("/runs/check", body, seconds=CHECK_SECONDS)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print_check(found)
+    if found["problems"]:
+        raise typer.Exit(EXIT_BAD_INPUT)
+
+
+def _print_check(found: dict[str, Any]) -> None:
+    facts, console = found["facts"], Console(soft_wrap=True)
+    say = partial(console.print, markup=False, highlight=False)
+    if facts.get("rows"):
+        say(
+            f"rows      {facts['rows']} ({facts['bad_rows']} bad, {facts['duplicates']} with the "
+            "prompt of another)"
+        )
+        answers = ", ".join(f"{text[:30]!r} {n}" for text, n in facts["answers"].items())
+        say(f"answers   {facts['different_answers']} different; commonest: {answers}")
+    say(f"held out  {facts['held_out']} items")
+    if "tokens" in facts:
+        spread = ", ".join(f"{name} {value}" for name, value in facts["tokens"].items())
+        say(
+            f"tokens    {spread}; {facts['tokens_an_epoch']} an epoch; the base reads "
+            f"{facts['context_tokens']}"
+        )
+    for note in found["notes"]:
+        say(f"note      {note}", style="yellow")
+    for problem in found["problems"]:
+        say(f"problem   {problem}", style="red")
+    problems = len(found["problems"])
+    say(
+        f"{problems} problem{'s' if problems > 1 else ''}: a run would stop before it trains"
+        if problems
+        else "nothing would stop a run before it trains"
+    )
 
 
 @app.command()

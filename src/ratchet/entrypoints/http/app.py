@@ -12,6 +12,7 @@ from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
 from ratchet.entrypoints.http import (
     access,
+    datasets,
     engines,
     errors,
     ledger,
@@ -52,6 +53,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     app.include_router(access.router(parts, auth), prefix=API)
     app.include_router(ledger.router(parts, auth), prefix=API)
     app.include_router(turns.router(parts, auth), prefix=API)
+    app.include_router(datasets.router(parts, auth), prefix=API)
     machines = [Depends(auth.needs(Permission.NODE))]
     app.include_router(node.router(parts), prefix=API, dependencies=machines)
     app.include_router(console(parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from ratchet.core.artifact import RunId
 from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.kit.ids import new_id
 from ratchet.operations import runs as operations
+from ratchet.operations.material import inspect
 from ratchet.wiring import Parts
 
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -68,6 +70,14 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
         key = idempotency_key or new_id("key")
         run_id = await operations.request_run(spec, path.parent, trigger, key, parts.runs)
         return {"id": run_id}
+
+    @api.post("/runs/check", dependencies=may_run)
+    async def check(request: Request, body: SpecBody) -> dict[str, Any]:
+        """What would stop a run of this spec, without starting one."""
+        path = Path(body.path)
+        spec = parse_spec(body.spec, path)
+        permit(request, Permission.RUN, spec.project)
+        return asdict(await inspect(spec, path.parent, parts.material))
 
     @api.get("/runs")
     async def runs(project: str | None = None, limit: Limit = 20) -> list[dict[str, Any]]:

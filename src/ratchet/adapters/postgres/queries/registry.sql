@@ -1,6 +1,14 @@
 -- name: add_dataset!
-INSERT INTO datasets (id, project, uri, rows, created_at)
-VALUES (:id, :project, :uri, :rows, :now) ON CONFLICT (id) DO NOTHING;
+INSERT INTO datasets (id, project, uri, rows, recipe, bytes_new, created_at)
+VALUES (:id, :project, :uri, :rows, :recipe, :bytes_new, :now) ON CONFLICT (id) DO NOTHING;
+
+-- name: get_dataset
+SELECT id, project, uri, rows, recipe, bytes_new, created_at FROM datasets WHERE id = :id;
+
+-- name: list_datasets
+-- The newest first.
+SELECT id, project, uri, rows, recipe, bytes_new, created_at
+  FROM datasets WHERE project = :project ORDER BY created_at DESC, id LIMIT :limit;
 
 -- name: add_version!
 -- Addressed by digest: the same content registers once.

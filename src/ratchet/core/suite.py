@@ -1,0 +1,57 @@
+"""A suite: items with expected answers, and how an answer is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ratchet.core.data import Row, Rows
+from ratchet.kit.digest import digest_json
+
+CHECKS = ("exact", "contains")
+# Instead of a file: what `data.held_out` keeps from training.
+HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteFile:
+    """A suite as its file says it."""
+
+    name: str
+    items: str
+    """Pattern of files, relative to the suite's folder, or `held_out`."""
+    check: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A suite with its items."""
+
+    name: str
+    digest: str
+    """Of what is asked and how answers are checked: the same questions have the same."""
+    rows: Rows
+    check: str
+    max_tokens: int
+
+    def to_json(self) -> dict[str, object]:
+        return {"name": self.name, "digest": self.digest, **_content(self, self.rows.good)}
+
+
+def suite_of(file: SuiteFile, rows: Rows) -> Suite:
+    return Suite(
+        name=file.name,
+        digest=digest_json(_content(file, rows.good))[:24],
+        rows=rows,
+        check=file.check,
+        max_tokens=file.max_tokens,
+    )
+
+
+def _content(how: SuiteFile | Suite, rows: Sequence[Row]) -> dict[str, object]:
+    return {
+        "check": how.check,
+        "max_tokens": how.max_tokens,
+        "rows": [row.to_json() for row in rows],
+    }

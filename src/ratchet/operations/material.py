@@ -1,0 +1,118 @@
+"""What a run is made of: the user's files, read and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from ratchet.core import precheck
+from ratchet.core.data import Row, Rows
+from ratchet.core.dataset import is_held_out
+from ratchet.core.errors import Rejected
+from ratchet.core.planning import never_decides
+from ratchet.core.precheck import Found
+from ratchet.core.spec import Personal, Spec
+from ratchet.core.suite import HELD_OUT, Suite, suite_of
+from ratchet.kit.clock import Clock
+from ratchet.ports import BaseModelSource, EvidenceSource, FileSource
+
+# What users sent for so long is what a release's plan is measured by.
+PLANNED_FROM = timedelta(days=1)
+# More rows are looked at through every so manieth of them: their lengths are alike.
+TOKENIZED_ROWS_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class MaterialParts:
+    files: FileSource
+    bases: BaseModelSource
+    evidence: EvidenceSource
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a spec names, read: rows to learn, suites to ask, and what could not be read."""
+
+    train: Rows
+    suites: tuple[Suite, ...]
+    problems: tuple[str, ...] = ()
+
+    def whole(self) -> Material:
+        """Raises `Rejected` if something could not be read."""
+        if self.problems:
+            raise Rejected("\n".join(self.problems))
+        return self
+
+
+async def gather(spec: Spec, folder: Path, files: FileSource) -> Material:
+    """Read everything that can be read."""
+    problems: list[str] = []
+    suites: list[Suite] = []
+    rows = Rows((), ())
+    try:
+        rows = await files.rows(folder, spec.data.files, spec.train.method)
+    except Rejected as problem:
+        problems.append(str(problem))
+    share = spec.data.held_out_share
+    kept = tuple(row for row in rows.good if is_held_out(row, share)) if share else ()
+    learnt = tuple(row for row in rows.good if not is_held_out(row, share)) if share else rows.good
+    for path in spec.suites:
+        try:
+            file = await files.suite(folder, path)
+            if file.items == HELD_OUT and not share:
+                raise Rejected(f"evaluate.suites: {path}: items: held_out needs data.held_out: 10%")
+            items = (
+                Rows(kept, ())
+                if file.items == HELD_OUT
+                else await files.rows(folder, [file.items], "sft")
+            )
+        except Rejected as problem:
+            problems.append(str(problem))
+        else:
+            suites.append(suite_of(file, items))
+    return Material(Rows(learnt, rows.bad), tuple(suites), tuple(problems))
+
+
+async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
+    """Everything that can be known before work begins, all problems at once.  Read only."""
+    material = await gather(spec, folder, parts.files)
+    seen = await parts.evidence.answers(spec.project, parts.clock.now() - PLANNED_FROM)
+    found = [
+        Found(material.problems),
+        await asyncio.to_thread(_look, spec, material),
+        await _tokens(spec, material.train.good, parts.bases),
+    ]
+    if (fault := await parts.bases.problem(spec.base)) is not None:
+        found.append(Found((fault,)))
+    if (never := never_decides(spec.release, *seen)) is not None:
+        found.append(Found((never,)))
+    return precheck.together(found)
+
+
+def _look(spec: Spec, material: Material) -> Found:
+    rows = material.train.good
+    held_out = [row for suite in material.suites for row in suite.rows.good]
+    found = [precheck.evaluation({suite.name: suite.rows for suite in material.suites})]
+    if rows or material.train.bad or not material.problems:
+        found.append(precheck.readable(material.train, spec.data.bad_rows_max_share))
+    found += [
+        precheck.answers(rows),
+        precheck.labels(rows, spec.train.method),
+        precheck.leaks(rows, held_out, spec.data.near_duplicates_max_share),
+    ]
+    if spec.data.personal is not Personal.ALLOW:
+        found.append(precheck.personal(rows, refuse=spec.data.personal is Personal.REFUSE))
+    return precheck.together(found)
+
+
+async def _tokens(spec: Spec, rows: Sequence[Row], bases: BaseModelSource) -> Found:
+    step = 1 + len(rows) // TOKENIZED_ROWS_MAX
+    looked_at = rows[::step]
+    tokens = await bases.tokens(spec.base, looked_at)
+    if isinstance(tokens, str):
+        return Found((), (f"model.base: tokens were not counted: {tokens}",))
+    return precheck.lengths(looked_at, tokens, spec.train.max_length_tokens, step)

@@ -1,0 +1,71 @@
+"""What a run is made of: the user's files, base models, dataset versions, and where bytes lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from ratchet.core.data import Row, Rows
+from ratchet.core.precheck import Tokens
+from ratchet.core.spec import BaseModel
+from ratchet.core.suite import SuiteFile
+
+
+class ObjectStore(Protocol):
+    """Artifacts: written beside and renamed, never changed afterwards."""
+
+    async def put(self, key: str, content: bytes) -> bool:
+        """Create-only.  False when the key exists already."""
+
+    async def get(self, key: str) -> bytes:
+        """Raises `NotFound`."""
+
+
+class FileSource(Protocol):
+    """The user's files, as they are at this moment."""
+
+    async def rows(self, folder: Path, patterns: Sequence[str], method: str) -> Rows:
+        """All rows of all files, as a method of training needs them.
+
+        Raises `Rejected` naming a pattern that matches nothing.
+        """
+
+    async def suite(self, folder: Path, path: str) -> SuiteFile:
+        """Raises `Rejected` with file, line, found and expected."""
+
+
+class BaseModelSource(Protocol):
+    """Base models as far as this machine sees them without loading their weights."""
+
+    async def problem(self, base: BaseModel) -> str | None: ...
+
+    async def tokens(self, base: BaseModel, rows: Sequence[Row]) -> Tokens | str:
+        """Rows as the base reads them, or why that cannot be told here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDataset:
+    """A dataset version: where its manifest is, and what it cost."""
+
+    id: str
+    project: str
+    uri: str
+    rows: int
+    recipe: Mapping[str, object]
+    bytes_new: int
+    """That no earlier version had written, as stored."""
+    created_at: datetime | None = None
+
+
+class DatasetStore(Protocol):
+    async def add(self, dataset: StoredDataset, now: datetime) -> None:
+        """By id."""
+
+    async def get(self, dataset_id: str) -> StoredDataset:
+        """Raises `NotFound`."""
+
+    async def listing(self, project: str, limit: int) -> list[StoredDataset]:
+        """The newest first."""

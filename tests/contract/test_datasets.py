@@ -1,0 +1,125 @@
+"""Dataset versions on a real PostgreSQL and a real folder: kept once, told apart, safe to kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ratchet.adapters.objects import ObstoreObjects
+from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.registry import PostgresDatasets
+from ratchet.adapters.postgres.runs import PostgresProjects
+from ratchet.core.data import Message, Row
+from ratchet.core.errors import NotFound
+from ratchet.kit.clock import ManualClock
+from ratchet.operations.datasets import DatasetParts, compare, freeze
+from tests.stored import NOW, SPEC, with_database
+
+RECIPE = {"files": ["a.jsonl"]}
+
+
+def rows(*answers: str) -> list[Row]:
+    return [
+        Row((Message("user", f"question {number}"), Message("assistant", answer)), f"a:{number}")
+        for number, answer in enumerate(answers)
+    ]
+
+
+async def parts_in(database: Database, folder: Path) -> DatasetParts:
+    await PostgresProjects(database).put(SPEC, NOW)
+    objects = ObstoreObjects(f"file://{folder}")
+    return DatasetParts(PostgresDatasets(database), objects, ManualClock(NOW))
+
+
+def test_the_same_rows_are_one_version_and_a_changed_row_costs_itself(
+    database_url: str, tmp_path: Path
+) -> None:
+    async def scenario(database: Database) -> None:
+        parts = await parts_in(database, tmp_path)
+        answers = [f"answer {number} of many" for number in range(2_000)]
+
+        first = await freeze("p", rows(*answers), RECIPE, parts)
+        again = await freeze("p", rows(*answers), RECIPE, parts)
+        answers[700] = "another"
+        second = await freeze("p", rows(*answers), RECIPE, parts)
+
+        assert replace(again, created_at=None) == first
+        assert second.bytes_new < first.bytes_new / 20
+        listed = await parts.datasets.listing("p", 9)
+        assert {each.id for each in listed} == {first.id, second.id}
+        found = await compare(first.id, second.id, parts)
+        assert [(old.answer, new.answer) for old, new in found.changed] == [
+            ("answer 700 of many", "another")
+        ]
+        assert (found.added, found.removed, found.kept) == ((), (), 1_999)
+        with pytest.raises(NotFound, match="ds_x is not known"):
+            await compare(first.id, "ds_x", parts)
+
+    with_database(database_url, scenario)
+
+
+class Killed(Exception):
+    pass
+
+
+class DiesAfter(ObstoreObjects):
+    """A real folder, and a process that is killed after so many writes."""
+
+    def __init__(self, url: str, writes: int) -> None:
+        super().__init__(url)
+        self._left = writes
+
+    async def put(self, key: str, content: bytes) -> bool:
+        if not self._left:
+            raise Killed
+        self._left -= 1
+        return await super().put(key, content)
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_kill_on_the_way_leaves_nothing_that_is_named(
+    database_url: str, tmp_path: Path, writes: int
+) -> None:
+    async def scenario(database: Database) -> None:
+        parts = await parts_in(database, tmp_path)
+        dying = replace(parts, objects=DiesAfter(f"file://{tmp_path}", writes))
+
+        with pytest.raises(Killed):
+            await freeze("p", rows("a", "b"), RECIPE, dying)
+
+        assert await parts.datasets.listing("p", 9) == []
+        kept = await freeze("p", rows("a", "b"), RECIPE, parts)
+        assert (await compare(kept.id, kept.id, parts)).kept == 2
+
+    with_database(database_url, scenario)
+
+
+def test_a_version_does_not_build_upon_one_whose_bytes_are_gone(
+    database_url: str, tmp_path: Path
+) -> None:
+    async def scenario(database: Database) -> None:
+        parts = await parts_in(database, tmp_path)
+        await freeze("p", rows("a", "b"), RECIPE, parts)
+        for pack in (tmp_path / "rows").iterdir():
+            pack.unlink()
+
+        kept = await freeze("p", rows("a", "b", "c"), RECIPE, parts)
+
+        assert (await compare(kept.id, kept.id, parts)).kept == 3
+
+    with_database(database_url, scenario)
+
+
+def test_a_dataset_in_one_piece_is_of_an_older_ratchet(database_url: str, tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        parts = await parts_in(database, tmp_path)
+        new = await freeze("p", rows("a"), RECIPE, parts)
+        old = replace(new, id="ds_old", uri="datasets/ds_old.json")
+        await parts.datasets.add(old, NOW)
+
+        with pytest.raises(NotFound, match="stored by an older Ratchet"):
+            await compare("ds_old", new.id, parts)
+
+    with_database(database_url, scenario)
