@@ -2,13 +2,14 @@
 """Ask the control plane for a retraining: from a merge, a cron job, or by hand.
 
 Finds the control plane through --state-dir, RATCHET_URL and RATCHET_TOKEN, or the nearest .ratchet.
-Exit codes: 0 promoted, unchanged, or stopped by a gate as configured; 1 failed, rolled back or
-cancelled; 2 bad input.
+Exit codes: 0 promoted, unchanged, left to a newer run, or stopped by a gate as configured; 1
+failed, rolled back or cancelled; 2 bad input.  A CI job that calls it is the commit's check.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from ratchet.core.errors import NotFound, RatchetError, Rejected
 from ratchet.entrypoints.cli.client import PATIENCE_SECONDS, connect
+from ratchet.entrypoints.cli.summary import summary
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED, EXITS, commit_of, start_run
 from ratchet.entrypoints.cli.watch import follow_run
 from ratchet.kit.digest import digest_file
@@ -29,6 +31,12 @@ def main() -> int:
     parser.add_argument("--key", default="", help="idempotency key; default: commit and file")
     parser.add_argument("--why", default="merge", help="for the record")
     parser.add_argument("--state-dir", type=Path, default=None)
+    parser.add_argument(
+        "--summary",
+        type=Path,
+        default=os.environ.get("GITHUB_STEP_SUMMARY"),
+        help="file that the outcome is added to as Markdown; default: $GITHUB_STEP_SUMMARY",
+    )
     options = parser.parse_args()
     console = Console()
     try:
@@ -46,6 +54,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     console.print(f"{run['state'].replace('_', ' ')}: {run['because']}", markup=False)
+    if options.summary:
+        with Path(options.summary).open("a") as file:
+            file.write(summary(run, f"{client.url}/runs/{run_id}"))
     return EXITS.get(run["state"], EXIT_FAILED)
 
 

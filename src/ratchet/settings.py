@@ -36,6 +36,9 @@ class Settings:
     """Where engines and workers of this machine unpack base models: `RATCHET_CACHE_DIR`.  Without
     it, tokens of bases that come as packages are not counted before a run."""
 
+    sources_dir: Path = Path("sources")
+    """Copies of the repositories that runs are triggered from: `RATCHET_SOURCES_DIR`."""
+
     http_host: str = "127.0.0.1"
     """`RATCHET_HTTP_HOST`.  Loopback, because there is no login yet."""
 
@@ -48,6 +51,10 @@ class Settings:
     grpc_peers: PeerFiles | None = None
     """Mutual TLS on gRPC: `RATCHET_GRPC_CERT`, `RATCHET_GRPC_KEY` and `RATCHET_GRPC_CA`, at the
     server, the agents and the workers.  The token is asked for all the same."""
+
+    console_url: str = ""
+    """Where people reach the console, for links in commit statuses: `RATCHET_CONSOLE_URL`.
+    Default: this machine's own address."""
 
     gateway_url: str = "http://127.0.0.1:8080"
     """Where users reach the gateway, as the console shows it: `RATCHET_GATEWAY_URL`."""
@@ -86,6 +93,8 @@ class Settings:
                 secret=Secret(secret),
                 objects_url=env["RATCHET_OBJECTS_URL"],
                 cache_dir=Path(cache) if (cache := env.get("RATCHET_CACHE_DIR")) else None,
+                sources_dir=Path(env.get("RATCHET_SOURCES_DIR", "sources")),
+                console_url=env.get("RATCHET_CONSOLE_URL", "").rstrip("/"),
                 http_host=env.get("RATCHET_HTTP_HOST", "127.0.0.1"),
                 http_port=int(env.get("RATCHET_HTTP_PORT", "8081")),
                 grpc_port=int(env.get("RATCHET_GRPC_PORT", "8082")),

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ratchet.adapters.basemodel import BaseModels
 from ratchet.adapters.files import LocalFiles
+from ratchet.adapters.forge import CommitStatuses
+from ratchet.adapters.git import GitRepositories
 from ratchet.adapters.messenger import Messages
 from ratchet.adapters.mlflow import MlflowTracker, NoTracker
 from ratchet.adapters.objects import ObstoreObjects
@@ -28,9 +30,11 @@ from ratchet.adapters.postgres.runs import (
 )
 from ratchet.adapters.postgres.samples import PostgresSamples
 from ratchet.adapters.postgres.shadow import PostgresShadow
+from ratchet.adapters.postgres.triggers import PostgresTriggers
 from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.prometheus import Prometheus
+from ratchet.adapters.specfile.reader import SpecFiles
 from ratchet.adapters.stdout import StdoutEvents
 from ratchet.adapters.tokens import Tokens
 from ratchet.adapters.valkey.client import Valkey
@@ -48,6 +52,7 @@ from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
 from ratchet.operations.scrapes import ScrapeParts
 from ratchet.operations.shadow import ShadowParts
+from ratchet.operations.triggers import TriggerParts
 from ratchet.operations.turns import TurnParts
 from ratchet.ports import EventSink, MetricSink, ObjectStore, Tracker
 from ratchet.settings import Settings, environment
@@ -64,6 +69,7 @@ class Parts:
     database: Database
     durable: Durable
     runs: RunParts
+    triggers: TriggerParts
     material: MaterialParts
     datasets: DatasetParts
     release: ReleaseParts
@@ -98,19 +104,21 @@ def build(settings: Settings) -> Parts:
     objects = ObstoreObjects(settings.objects_url)
     datasets = DatasetParts(PostgresDatasets(database), objects, clock)
     pipeline = _pipeline(settings, database, material, datasets)
+    run_parts = RunParts(
+        projects=projects,
+        runs=runs,
+        stages=PostgresStages(database),
+        attempts=attempts,
+        workers=attempts,
+        audit=audit,
+        clock=clock,
+    )
     return Parts(
         settings=settings,
         database=database,
         durable=Durable(_with_driver(url), new_id("exe"), {"retrain": pipeline.retrain}),
-        runs=RunParts(
-            projects=projects,
-            runs=runs,
-            stages=PostgresStages(database),
-            attempts=attempts,
-            workers=attempts,
-            audit=audit,
-            clock=clock,
-        ),
+        runs=run_parts,
+        triggers=_triggers(settings, database, run_parts),
         material=material,
         datasets=datasets,
         release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow, samples),
@@ -136,6 +144,18 @@ def build(settings: Settings) -> Parts:
         metrics=releases,
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
+    )
+
+
+def _triggers(settings: Settings, database: Database, runs: RunParts) -> TriggerParts:
+    return TriggerParts(
+        store=PostgresTriggers(database),
+        repositories=GitRepositories(settings.sources_dir, environment()),
+        specs=SpecFiles(),
+        forge=CommitStatuses(environment().get),
+        runs=runs,
+        console_url=settings.console_url or f"http://{settings.http_host}:{settings.http_port}",
+        clock=runs.clock,
     )
 
 

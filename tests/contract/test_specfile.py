@@ -15,6 +15,8 @@ from ratchet.adapters.postgres.codec import (
     plan_to_json,
     spec_from_json,
     spec_to_json,
+    triggers_from_json,
+    triggers_to_json,
 )
 from ratchet.adapters.specfile.fields import FIELDS
 from ratchet.adapters.specfile.reader import load_spec, parse_spec
@@ -28,6 +30,7 @@ from ratchet.core.segments import Dimension
 from ratchet.core.serving import MEBIBYTE, Cache, Capture, Fallback, Rate, Serving, Sticky, Timeouts
 from ratchet.core.shadow import PairJudge, Shadow
 from ratchet.core.spec import Drill, EngineKind, ReleasePlan
+from ratchet.core.triggers import CatchUp, Concurrency, Merge, Schedule, Triggers
 from ratchet.entrypoints.cli.main import app
 from ratchet.entrypoints.cli.project import SPEC
 
@@ -72,6 +75,70 @@ def test_a_spec_survives_the_database_column() -> None:
 
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
     assert spec.release.drill == Drill(error_rate=0.3, delay_seconds=0.6)
+
+
+def test_triggers_are_read_and_survive_the_database_column() -> None:
+    text = (
+        f"{SMALL}triggers: {{repository: git@github.com:acme/router.git, token: $GITHUB_TOKEN, "
+        "report: github, merge: {branch: trunk, paths: [data/**], secret: $HOOK, poll: 5m, "
+        "settle: 1m}, schedule: {cron: 0 3 * * 1, timezone: Europe/Berlin, jitter: 10m, "
+        "catch_up: none}, feedback: 500, concurrency: replace}\n"
+    )
+
+    triggers = parse_spec(text, Path("/x/ratchet.yaml")).triggers
+
+    assert triggers == Triggers(
+        repository="git@github.com:acme/router.git",
+        token_variable="GITHUB_TOKEN",
+        report="https://api.github.com",
+        merge=Merge(
+            branch="trunk",
+            paths=("data/**",),
+            secret_variable="HOOK",
+            poll_seconds=300.0,
+            settle_seconds=60.0,
+        ),
+        schedule=Schedule(
+            cron="0 3 * * 1",
+            timezone="Europe/Berlin",
+            jitter_seconds=600.0,
+            catch_up=CatchUp.NONE,
+        ),
+        feedback=500,
+        concurrency=Concurrency.REPLACE,
+    )
+    assert triggers_from_json(json.loads(json.dumps(triggers_to_json(triggers)))) == triggers
+    assert triggers_from_json({}) == Triggers()
+
+
+@pytest.mark.parametrize(
+    ("triggers", "says"),
+    [
+        ("merge: {branch: main}", "needs triggers.repository"),
+        ("repository: /r, merge: {secret: hunter2}", "the name of a variable"),
+        ("schedule: 0 3 * *", "expected like"),
+        ("schedule: {at: noon}", "catch_up: last"),
+        ("schedule: {cron: 0 3 * * 1, when: x}", "catch_up: last"),
+        ("report: bitbucket", "github, gitlab, or the url"),
+        ("concurrency: both", "queue or replace or skip"),
+    ],
+)
+def test_triggers_that_cannot_be_are_refused(triggers: str, says: str) -> None:
+    [problem] = problems(f"{SMALL}triggers: {{{triggers}}}\n")
+
+    assert says in problem
+
+
+def test_a_spec_from_before_there_was_more_to_say_of_data_is_read() -> None:
+    value = spec_to_json(load_spec(ROOT / "configs" / "retrain.yaml"))
+    data = value.pop("data")
+    del value["triggers"]
+
+    old = spec_from_json(
+        {**value, "train_files": data["files"], "bad_rows_max_share": data["bad_rows_max_share"]}
+    )
+
+    assert list(old.data.files) == list(data["files"])
 
 
 def test_base_models_come_from_three_places() -> None:
@@ -142,7 +209,7 @@ def test_each_mistake_is_named_with_line_column_found_and_expected(
 
 @pytest.mark.parametrize(
     "key",
-    ["train: {capacity: spot}", "train: {deadline: 4h}", "triggers: {}"],
+    ["train: {capacity: spot}", "train: {deadline: 4h}"],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     [problem] = problems(f"{SMALL}{key}\n")

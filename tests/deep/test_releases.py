@@ -56,10 +56,12 @@ class Releases:
         spec.write_text(SPEC.format(release=release, **how))
         run = self.stack.end_of(self.stack.start_run(spec.stem), 400)
         assert run["release_id"], run
-        release_: dict[str, Any] = self.stack.client().get(f"/releases/{run['release_id']}")
+        # The last kill may come after the verdict.
+        client = self.stack.client(patience_seconds=60.0)
+        release_: dict[str, Any] = client.get(f"/releases/{run['release_id']}")
         last = release_["verdicts"][-1]
         print(f"{last['to_stage']}: {last['because']}", flush=True)
-        again = self.stack.client().get(f"/releases/{run['release_id']}/replay")
+        again = client.get(f"/releases/{run['release_id']}/replay")
         assert [each["differences"] for each in again] == [[]] * len(again)
         return release_
 

@@ -62,9 +62,10 @@ class Stack:
     def gateway(self) -> str:
         return f"http://127.0.0.1:{self.ports.gateway}"
 
-    def client(self) -> Client:
+    def client(self, patience_seconds: float = 0.0) -> Client:
         token = self.state.token_file.read_text().strip()
-        return Client(f"http://127.0.0.1:{self.ports.http}", token)
+        url = f"http://127.0.0.1:{self.ports.http}"
+        return Client(url, token, patience_seconds=patience_seconds)
 
     def prepare(self) -> None:
         """A tiny model, data, and specs: good, spoiled, drill."""
@@ -135,7 +136,9 @@ class Stack:
     def start_run(self, name: str, key: str = "") -> str:
         path = self.root / "project" / f"{name}.yaml"
         body = {"spec": path.read_text(), "path": str(path), "kind": "merge", "who": "test"}
-        return str(self.client().post("/runs", body, key or f"{name}-{random.random()}")["id"])
+        # Sent again by its key, if the control plane is being killed.
+        client = self.client(patience_seconds=30.0)
+        return str(client.post("/runs", body, key or f"{name}-{random.random()}")["id"])
 
     def database(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection to the stack's own PostgreSQL."""

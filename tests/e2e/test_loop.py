@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
+import yaml
 
 from tests.e2e.stack import Stack, Traffic, ask
 
@@ -107,6 +110,75 @@ def test_the_same_weights_again_are_nothing_to_release(stack: Stack) -> None:
 
     assert run["state"] == "unchanged"
     assert "bit for bit" in run["because"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=ana", "-c", "user.email=ana@example.org")
+    done = subprocess.run(
+        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_merge_retrains_by_the_steps_of_the_shipped_workflow(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Their repository is ours with their spec in it; their runner has what `make setup` makes."""
+    subprocess.run([ROOT / "scripts" / "setup"], check=True, stdout=subprocess.DEVNULL)
+    theirs = tmp_path / "router"
+    for name in git(ROOT, "ls-files", "Makefile", "pyproject.toml", "scripts", ".github").split():
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, theirs / name)
+    git(theirs, "init", "-q", "-b", "main")
+    git(theirs, "add", "-A")
+    git(theirs, "commit", "-q", "-m", "begin")
+    (theirs / ".venv").symlink_to(ROOT / ".venv")
+    spec = (stack.root / "project" / "spoiled.yaml").read_text()
+    for name in ("../model", "spoiled.jsonl", "held-out.yaml"):
+        spec = spec.replace(name, str((stack.root / "project" / name).resolve()))
+    git(theirs, "switch", "-q", "-c", "worse-data")
+    (theirs / "configs").mkdir()
+    (theirs / "configs" / "retrain.yaml").write_text(spec)
+    git(theirs, "add", "configs")
+    git(theirs, "commit", "-q", "-m", "take other data")
+    git(theirs, "switch", "-q", "main")
+    git(theirs, "merge", "-q", "--no-ff", "-m", "merge", "worse-data")
+    commit = git(theirs, "rev-parse", "HEAD")
+    workflow = yaml.safe_load((theirs / ".github/workflows/model-retrain.yml").read_text())
+    [steps] = [job["steps"] for job in workflow["jobs"].values()]
+    shown = tmp_path / "summary.md"
+    runner = {
+        **os.environ,
+        "RATCHET_URL": f"http://127.0.0.1:{stack.ports.http}",
+        "RATCHET_TOKEN": stack.state.token_file.read_text().strip(),
+        "GITHUB_STEP_SUMMARY": str(shown),
+    }
+
+    def steps_of_the_job() -> list[str]:
+        said = []
+        for step in steps:
+            if "run" in step:
+                script = step["run"].replace("${{ github.sha }}", commit)
+                done = subprocess.run(
+                    ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+                    cwd=theirs, env=runner, capture_output=True, text=True, timeout=300,
+                    check=False,
+                )  # fmt: skip
+                assert done.returncode == 0, done.stdout + done.stderr
+                said.append(done.stdout)
+        return said
+
+    first, again = steps_of_the_job()[-1], steps_of_the_job()[-1]
+
+    run = stack.client().get("/runs", limit=1)[0]
+    assert run["trigger"]["commit"] == commit
+    assert (run["state"], run["trigger"]["kind"]) == ("gated", "merge")
+    assert f"run {run['id']}:" in first
+    assert f"run {run['id']}:" in again
+    report = shown.read_text()
+    assert "### Ratchet: gated" in report
+    assert "| held-out.accuracy at least 0.8 | **failed** |" in report
+    assert f"[run {run['id']}](" in report
 
 
 def test_the_commands_show_what_happened(stack: Stack) -> None:

@@ -32,6 +32,7 @@ def settings(url: str, tmp_path: Path, secret: str = SECRET) -> Settings:
         token=Secret(LOCAL),
         secret=Secret(secret),
         objects_url=f"file://{tmp_path}/objects",
+        sources_dir=tmp_path / "sources",
     )
 
 

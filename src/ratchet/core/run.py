@@ -17,7 +17,7 @@ ATTEMPTS_MAX = 20
 
 
 class RunState(Enum):
-    """Where a run stands.  The last five are ends."""
+    """Where a run stands.  All but the first two are ends."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -27,6 +27,7 @@ class RunState(Enum):
     UNCHANGED = "unchanged"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
 
     @property
     def is_end(self) -> bool:
@@ -69,7 +70,7 @@ class AttemptState(Enum):
 
 
 _RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
-    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.CANCELLED}),
+    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.CANCELLED, RunState.SUPERSEDED}),
     RunState.RUNNING: frozenset(
         {
             RunState.PROMOTED,

@@ -19,6 +19,7 @@ from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
 from ratchet.core.shadow import Shadow
+from ratchet.core.triggers import Triggers
 
 
 class EngineKind(Enum):
@@ -227,6 +228,7 @@ class Spec:
     engine: EngineKind = EngineKind.BUILTIN
     serving: Serving = field(default_factory=Serving)
     release: ReleasePlan = field(default_factory=ReleasePlan)
+    triggers: Triggers = field(default_factory=Triggers)
 
     def __post_init__(self) -> None:
         if self.serving.capture is not None:

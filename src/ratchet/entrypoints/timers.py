@@ -21,6 +21,14 @@ from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch
 from ratchet.operations.scrapes import scrape
 from ratchet.operations.shadow import replay_prompts
+from ratchet.operations.triggers import (
+    attend,
+    count_feedback,
+    keep_schedules,
+    poll,
+    tell_commits,
+    tidy,
+)
 from ratchet.operations.turns import keep_to_retention, tell_followers
 from ratchet.wiring import Parts
 
@@ -40,6 +48,11 @@ COSTS_SECONDS = 15.0
 FOLLOW_SECONDS = 0.5
 RETENTION_SECONDS = 600.0
 CAPTURE_SECONDS = 15.0
+ATTEND_SECONDS = 1.0
+SCHEDULE_SECONDS = 5.0
+COMMITS_SECONDS = 2.0
+FEEDBACK_SECONDS = 60.0
+TIDY_SECONDS = 3_600.0
 
 Timer = Coroutine[Any, Any, None]
 
@@ -48,6 +61,7 @@ def timers(parts: Parts, metrics: Metrics) -> list[Timer]:
     """All of them; each runs until it is cancelled."""
     return [
         *_of_runs_and_releases(parts),
+        *_of_triggers(parts),
         *_of_gateways(parts, metrics),
         *_of_turns(parts, metrics),
     ]
@@ -85,6 +99,23 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         _every(SCRAPE_SECONDS, "scrapes", count),
         _every(NOTICE_SECONDS, "notices", tell),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
+    ]
+
+
+def _of_triggers(parts: Parts) -> list[Timer]:
+    triggers, durable = parts.triggers, parts.durable
+
+    async def drop() -> None:
+        if dropped := await tidy(triggers):
+            log.info("checkouts_dropped", checkouts=dropped)
+
+    return [
+        _every(ATTEND_SECONDS, "attend", lambda: attend(triggers, durable)),
+        _every(SCHEDULE_SECONDS, "schedules", lambda: keep_schedules(triggers, durable)),
+        _every(SCHEDULE_SECONDS, "poll", lambda: poll(triggers)),
+        _every(FEEDBACK_SECONDS, "feedback", lambda: count_feedback(triggers, durable)),
+        _every(COMMITS_SECONDS, "commits", lambda: tell_commits(triggers)),
+        _every(TIDY_SECONDS, "tidy", drop),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,11 +47,16 @@ class RunParts:
     clock: Clock
 
 
-async def apply(spec: Spec, who: str, parts: RunParts) -> Project:
-    """Register a project and serve its base model if it serves nothing yet.  Repeatable."""
+async def apply(spec: Spec, who: str, parts: RunParts, spec_file: Path | None = None) -> Project:
+    """Register a project and serve its base model if it serves nothing yet.  Repeatable.
+
+    `spec_file` is where schedules read the spec, unless it names a repository.
+    """
     now = parts.clock.now()
     before = await parts.projects.find(spec.project)
     project = await parts.projects.put(spec, now)
+    if spec_file is not None:
+        await parts.projects.put_spec_file(spec.project, spec_file)
     if before is not None and before.serving != project.serving:
         old, new = difference(before.serving, project.serving)
         await parts.audit.add(who, "serve otherwise", spec.project, old, new, "the spec", now)
@@ -82,10 +87,18 @@ def base_version(spec: Spec) -> Version:
 
 
 async def request_run(
-    spec: Spec, source_dir: Path, trigger: Mapping[str, object], key: str, parts: RunParts
+    spec: Spec,
+    source_dir: Path,
+    trigger: Mapping[str, object],
+    key: str,
+    parts: RunParts,
+    *,
+    spec_file: Path | None = None,
+    not_before: datetime | None = None,
+    supersedes: Sequence[str] = (),
 ) -> RunId:
     """Queue a run.  By (project, key): a trigger that is sent twice is one run."""
-    await apply(spec, str(trigger.get("who", "unknown")), parts)
+    await apply(spec, str(trigger.get("who", "unknown")), parts, spec_file)
     run = Run(
         id=RunId(new_id("run")),
         state=RunState.QUEUED,
@@ -95,7 +108,7 @@ async def request_run(
         because="",
     )
     now = parts.clock.now()
-    run_id = await parts.runs.add(run, key, now)
+    run_id = await parts.runs.add(run, key, now, not_before, supersedes)
     if run_id == run.id:
         who = str(trigger.get("who", "unknown"))
         await parts.audit.add(who, "start run", run_id, "", "queued", str(trigger["kind"]), now)

@@ -61,6 +61,16 @@ from ratchet.ports.pipeline import (
 )
 from ratchet.ports.scrapes import CounterSource, Position, SampleStore
 from ratchet.ports.shadow import Answerer, Judges, Prompt, ShadowStore
+from ratchet.ports.triggers import (
+    Delivery,
+    Forge,
+    Heard,
+    Repositories,
+    SpecReader,
+    TriggerStore,
+    Untold,
+    Watched,
+)
 from ratchet.ports.turns import (
     Erased,
     Event,
@@ -81,6 +91,7 @@ __all__ = [
     "BaseModelSource",
     "CounterSource",
     "DatasetStore",
+    "Delivery",
     "DueNotice",
     "EngineReport",
     "EngineStore",
@@ -90,8 +101,10 @@ __all__ = [
     "EventSink",
     "EvidenceSource",
     "FileSource",
+    "Forge",
     "GatewayReport",
     "GatewayStore",
+    "Heard",
     "History",
     "HistorySource",
     "Json",
@@ -112,12 +125,14 @@ __all__ = [
     "RecordSink",
     "Registry",
     "ReleaseStore",
+    "Repositories",
     "Run",
     "RunStore",
     "SampleStore",
     "Settlement",
     "ShadowStore",
     "SigningKey",
+    "SpecReader",
     "StageRecord",
     "StageStore",
     "StoredDataset",
@@ -125,7 +140,10 @@ __all__ = [
     "Taken",
     "TokenMaker",
     "Tracker",
+    "TriggerStore",
     "TurnStore",
+    "Untold",
     "WantedEngine",
+    "Watched",
     "WorkerDesk",
 ]

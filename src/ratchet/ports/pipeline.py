@@ -59,6 +59,9 @@ class ProjectStore(Protocol):
     async def put(self, spec: Spec, now: datetime) -> Project:
         """Register or update, by name.  Raises `Rejected` for a second project on one gateway."""
 
+    async def put_spec_file(self, name: str, path: Path) -> None:
+        """Where runs that read no repository find the spec.  By name."""
+
     async def get(self, name: str) -> Project:
         """Raises `NotFound`."""
 
@@ -72,8 +75,16 @@ class ProjectStore(Protocol):
 
 
 class RunStore(Protocol):
-    async def add(self, run: Run, key: str, now: datetime) -> RunId:
-        """Queue a run with its stages.  By (project, key): a known key gives the known run."""
+    async def add(
+        self,
+        run: Run,
+        key: str,
+        now: datetime,
+        not_before: datetime | None = None,
+        supersedes: Sequence[str] = (),
+    ) -> RunId:
+        """Queue a run with its stages, not to be started before a moment, and end queued ones
+        that it stands for.  By (project, key): a known key gives the known run."""
 
     async def get(self, run_id: RunId) -> Run:
         """Raises `NotFound`."""

@@ -25,6 +25,7 @@ from ratchet.core.spec import (
     Spec,
     Train,
 )
+from ratchet.core.triggers import CatchUp, Concurrency, Merge, Schedule, Triggers
 
 
 def plan_to_json(plan: ReleasePlan) -> dict[str, Any]:
@@ -85,12 +86,35 @@ def guard_from_json(value: dict[str, Any]) -> Guard:
     return Guard(**known)
 
 
+def triggers_to_json(triggers: Triggers) -> dict[str, Any]:
+    value = asdict(triggers)
+    value["concurrency"] = triggers.concurrency.value
+    if triggers.schedule is not None:
+        value["schedule"]["catch_up"] = triggers.schedule.catch_up.value
+    return value
+
+
+def triggers_from_json(value: dict[str, Any]) -> Triggers:
+    """What `triggers_to_json` made; of a project from before there were triggers, none."""
+    if not value:
+        return Triggers()
+    known = dict(value)
+    known["concurrency"] = Concurrency(known["concurrency"])
+    if known["merge"] is not None:
+        known["merge"] = Merge(**{**known["merge"], "paths": tuple(known["merge"]["paths"])})
+    if known["schedule"] is not None:
+        catch_up = CatchUp(known["schedule"]["catch_up"])
+        known["schedule"] = Schedule(**{**known["schedule"], "catch_up": catch_up})
+    return Triggers(**known)
+
+
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     value = asdict(spec)
     value["engine"] = spec.engine.value
     value["data"]["personal"] = spec.data.personal.value
     value["serving"] = serving.to_json(spec.serving)
     value["release"] = plan_to_json(spec.release)
+    value["triggers"] = triggers_to_json(spec.triggers)
     return value
 
 
@@ -108,6 +132,7 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         engine=EngineKind(value["engine"]),
         serving=serving.from_json(value.get("serving", {})),
         release=plan_from_json(value["release"]),
+        triggers=triggers_from_json(value.get("triggers", {})),
     )
 
 

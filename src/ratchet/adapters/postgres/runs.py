@@ -8,7 +8,7 @@ from pathlib import Path
 
 from psycopg.types.json import Jsonb
 
-from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json
+from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json, triggers_to_json
 from ratchet.adapters.postgres.pool import Database, Row, fetch
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected
@@ -55,6 +55,7 @@ class PostgresProjects:
                 base=spec.base.source,
                 engine=spec.engine.value,
                 serving=Jsonb(to_json(spec.serving)),
+                triggers=Jsonb(triggers_to_json(spec.triggers)),
                 now=now,
             )
             if known and (from_json(known["serving"]), known["served_name"]) != (
@@ -64,6 +65,9 @@ class PostgresProjects:
                 await fetch(tx, "bump_gateway", project=spec.project)
                 await fetch(tx, "notify_gateway", project=spec.project)
         return await self.get(spec.project)
+
+    async def put_spec_file(self, name: str, path: Path) -> None:
+        await self._db.run("put_spec_file", name=name, spec_file=str(path))
 
     async def get(self, name: str) -> Project:
         known = await self.find(name)
@@ -122,7 +126,14 @@ class PostgresRuns:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def add(self, run: Run, key: str, now: datetime) -> RunId:
+    async def add(
+        self,
+        run: Run,
+        key: str,
+        now: datetime,
+        not_before: datetime | None = None,
+        supersedes: Sequence[str] = (),
+    ) -> RunId:
         async with self._db.transaction() as tx:
             added = await fetch(
                 tx,
@@ -134,12 +145,15 @@ class PostgresRuns:
                 source_dir=str(run.source_dir),
                 key=key,
                 now=now,
+                not_before=not_before,
             )
             if not added:
                 known = await fetch(tx, "run_of_key", project=run.spec.project, key=key)
                 return RunId(known[0]["id"])
             names = [stage.value for stage in StageName]
             await fetch(tx, "add_stages", run_id=run.id, names=names)
+            because = f"superseded by {run.id}, which was asked for later"
+            await fetch(tx, "supersede_runs", ids=list(supersedes), because=because, now=now)
         return run.id
 
     async def get(self, run_id: RunId) -> Run:

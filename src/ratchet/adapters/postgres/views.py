@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ratchet.adapters.postgres.codec import plan_from_json
+from ratchet.adapters.postgres.codec import plan_from_json, triggers_from_json, triggers_to_json
 from ratchet.adapters.postgres.evidence import evidence_from_json
 from ratchet.adapters.postgres.pool import Database, Row
 from ratchet.adapters.postgres.shadow import pairs_of
@@ -16,6 +16,7 @@ from ratchet.core.errors import NotFound
 from ratchet.core.findings import as_data, findings, segment_findings
 from ratchet.core.run import StageName
 from ratchet.core.shadow import shadowed
+from ratchet.core.triggers import next_time
 
 View = dict[str, Any]
 LIST_MAX = 200
@@ -69,6 +70,22 @@ class PostgresViews:
         assert counted is not None
         assert stored is not None
         return _plain({**counted, **stored})
+
+    async def triggers(self, project: str, limit: int, now: datetime) -> View:
+        """What a project waits for, and what became of what was heard."""
+        row = await self._db.one("get_project", name=project)
+        if row is None:
+            raise NotFound(f"project {project} is not known here")
+        triggers = triggers_from_json(row["triggers"])
+        marks = await self._db.all("trigger_marks_of", project=project)
+        schedule = triggers.schedule
+        deliveries = await self._db.all("list_deliveries", project=project, limit=limit)
+        return {
+            "triggers": triggers_to_json(triggers),
+            "next_schedule": schedule and next_time(schedule, now).isoformat(),
+            "last": {mark["name"]: _plain(mark) for mark in marks},
+            "heard": [_plain(each) for each in deliveries],
+        }
 
     async def runs(self, project: str | None, limit: int) -> list[View]:
         rows = await self._db.all("list_runs", project=project, limit=min(limit, LIST_MAX))

@@ -26,11 +26,14 @@ from ratchet.adapters.specfile.values import (
     read_oidc,
     read_one_of,
     read_rates,
+    read_report,
+    read_schedule,
     read_segments,
     read_shadow,
     read_size,
     read_text,
     read_texts,
+    read_variable,
     read_whole,
     read_windows,
     share,
@@ -349,6 +352,69 @@ FIELDS: Mapping[str, Field] = {
         "rollback and for what a person must decide), {webhook: URL, secret: $VARIABLE} (JSON, "
         "signed as Standard Webhooks has it). The server's environment has the variables.",
     ),
+    "triggers.repository": Field(
+        read_text,
+        _STRING,
+        "Git repository that merges come from: a url, or a path on the server's machine. Runs that "
+        "are triggered use the spec and the files at their commit. Default: the registered folder.",
+    ),
+    "triggers.spec": Field(
+        read_text, _STRING, "Path of the spec within the repository. Default ratchet.yaml."
+    ),
+    "triggers.token": Field(
+        read_variable,
+        _STRING,
+        "Variable of the server's environment with a token that reads the repository over https "
+        "and sets commit statuses, like $GITHUB_TOKEN.",
+    ),
+    "triggers.report": Field(
+        read_report,
+        _STRING,
+        "Where commits are told how their run stands: github, gitlab, or the url of your own "
+        "server's API. Default: nowhere.",
+    ),
+    "triggers.merge.branch": Field(
+        read_text, _STRING, "A push to this branch starts a run. Default main."
+    ),
+    "triggers.merge.paths": Field(
+        read_texts,
+        _PATHS_SCHEMA,
+        "Only when one of these changed, as GitHub's workflows have it: * within a folder, ** "
+        "across. Default: whatever changed.",
+    ),
+    "triggers.merge.secret": Field(
+        read_variable,
+        _STRING,
+        "Variable with the secret of webhooks, which come to POST /api/v1/hooks/github or /gitlab. "
+        "Without it none are taken.",
+    ),
+    "triggers.merge.poll": Field(
+        duration, _DURATION_SCHEMA, "Ask the repository so often instead. Default: never."
+    ),
+    "triggers.merge.settle": Field(
+        duration,
+        _DURATION_SCHEMA,
+        "Merges that follow each other sooner are one run of the last. Default 10s.",
+    ),
+    "triggers.schedule": Field(
+        read_schedule,
+        {"type": ["string", "object"]},
+        'Times to retrain at, as cron has them: "0 3 * * 1", or {cron, timezone: Europe/Berlin, '
+        "jitter: 10m, catch_up: last}. catch_up says what to do about times at which nobody was "
+        "there: last (one run) or none. Default: UTC, no jitter, last.",
+    ),
+    "triggers.feedback": Field(
+        read_whole(1, 10_000_000),
+        {"type": "integer"},
+        "So much new feedback since the last run starts one. Default: never.",
+    ),
+    "triggers.concurrency": Field(
+        read_one_of("queue", "replace", "skip"),
+        {"enum": ["queue", "replace", "skip"]},
+        "What a triggered run does about one that goes on: wait, end it (unless users meet its "
+        "version already), or not be started. A newer merge always stands for older ones that "
+        "wait. Default queue.",
+    ),
     "release.drill.error_rate": Field(
         share, _SHARE_SCHEMA, "Fire drill: share of requests that the canary fails on purpose."
     ),
@@ -369,5 +435,4 @@ NOT_BUILT: Mapping[str, str] = {
     "train.capacity": "spot capacity",
     "train.deadline": "deadlines",
     "train.budget_usd": "budgets",
-    "triggers": "triggers inside the server; the shipped workflow calls scripts/trigger_retrain.py",
 }

@@ -5,6 +5,7 @@ All problems are reported at once.
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ratchet.core.spec import (
     Spec,
     Train,
 )
+from ratchet.core.triggers import Concurrency, Merge, Triggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,13 @@ def duration_seconds(text: str) -> float:
         return duration(text)
     except Unfit as unfit:
         raise Rejected(f"found {text!r}, expected {unfit}") from unfit
+
+
+class SpecFiles:
+    """Specs as `SpecReader` gives them."""
+
+    async def read(self, path: Path) -> Spec:
+        return await asyncio.to_thread(load_spec, path)
 
 
 def load_spec(path: Path) -> Spec:
@@ -107,7 +116,33 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         engine=EngineKind(values.get("engine", "builtin")),
         serving=_serving(values),
         release=_release(values),
+        triggers=_triggers(values),
     )
+
+
+def _triggers(values: Mapping[str, Any]) -> Triggers:
+    given = _given(
+        values,
+        "triggers",
+        repository="repository",
+        spec_path="spec",
+        token_variable="token",
+        report="report",
+        schedule="schedule",
+        feedback="feedback",
+    )
+    if "triggers.concurrency" in values:
+        given["concurrency"] = Concurrency(values["triggers.concurrency"])
+    merge = _given(
+        values,
+        "triggers.merge",
+        branch="branch",
+        paths="paths",
+        secret_variable="secret",
+        poll_seconds="poll",
+        settle_seconds="settle",
+    )
+    return Triggers(merge=Merge(**merge) if merge else None, **given)
 
 
 def _data(values: Mapping[str, Any]) -> DataPlan:

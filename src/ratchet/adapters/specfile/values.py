@@ -25,6 +25,7 @@ from ratchet.core.serving import (
     Rate,
 )
 from ratchet.core.shadow import PAIRS_MAX, PairJudge, Shadow
+from ratchet.core.triggers import CatchUp, Schedule
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -187,6 +188,43 @@ def read_segments(value: Any) -> tuple[Dimension, ...]:
     if not isinstance(value, list) or not value or any(name not in names for name in value):
         raise Unfit(f"a list of {', '.join(names)}")
     return tuple(map(Dimension, value))
+
+
+def read_variable(value: Any) -> str:
+    """A secret, by the name of the variable that holds it."""
+    if not isinstance(value, str) or not _VARIABLE.match(value):
+        raise Unfit("the name of a variable, like $WEBHOOK_SECRET: no secrets in files")
+    return value.removeprefix("$")
+
+
+def read_report(value: Any) -> str:
+    """Base url of an API that takes commit statuses."""
+    known = {"github": "https://api.github.com", "gitlab": "https://gitlab.com/api/v4"}
+    if value in known:
+        return known[value]
+    if not _is_url(value):
+        raise Unfit("github, gitlab, or the url of your own server's API, like https://HOST/api/v4")
+    return str(value).rstrip("/")
+
+
+def read_schedule(value: Any) -> Schedule:
+    wanted = '"0 3 * * 1", or {cron, timezone: Europe/Berlin, jitter: 10m, catch_up: last}'
+    known = {"cron": value} if isinstance(value, str) else value
+    if not isinstance(known, dict) or "cron" not in known:
+        raise Unfit(wanted)
+    if not set(known) <= {"cron", "timezone", "jitter", "catch_up"}:
+        raise Unfit(wanted)
+    given: dict[str, Any] = {"cron": read_text(known["cron"])}
+    if "timezone" in known:
+        given["timezone"] = read_text(known["timezone"])
+    if "jitter" in known:
+        given["jitter_seconds"] = duration(known["jitter"])
+    if "catch_up" in known:
+        given["catch_up"] = CatchUp(read_one_of("last", "none")(known["catch_up"]))
+    try:
+        return Schedule(**given)
+    except Rejected as error:
+        raise Unfit(f"{wanted}: {error}") from None
 
 
 def read_one_of(*words: str) -> Callable[[Any], str]:

@@ -27,6 +27,7 @@ from ratchet.entrypoints.cli import (
     release,
     run,
     traffic,
+    triggers,
 )
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED
@@ -45,6 +46,7 @@ app.add_typer(engine.app, name="engine")
 app.add_typer(gate.app, name="gate")
 app.add_typer(gateway.app, name="gateway")
 app.add_typer(key.app, name="key")
+app.add_typer(triggers.app, name="trigger")
 app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
 app.command("schema")(project.schema)

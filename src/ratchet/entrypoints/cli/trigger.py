@@ -10,10 +10,10 @@ from ratchet.adapters.specfile.reader import load_spec
 from ratchet.entrypoints.cli.client import Client
 
 # Scripts and CI jobs branch on these.
-EXIT_DONE = 0  # promoted, unchanged, or stopped by a gate as configured
+EXIT_DONE = 0  # promoted, unchanged, left to a newer run, or stopped by a gate as configured
 EXIT_FAILED = 1  # failed, cancelled, rolled back, or the control plane is away
 EXIT_BAD_INPUT = 2
-EXITS = {"promoted": EXIT_DONE, "unchanged": EXIT_DONE, "gated": EXIT_DONE}
+EXITS = dict.fromkeys(("promoted", "unchanged", "superseded", "gated"), EXIT_DONE)
 
 
 def start_run(client: Client, file: Path, *, kind: str, why: str, key: str = "") -> str:

@@ -28,6 +28,7 @@ RUN_COLOURS = {
     "rolled_back": "yellow",
     "failed": "red",
     "cancelled": "red",
+    "superseded": "yellow",
 }
 
 

@@ -20,6 +20,7 @@ from ratchet.entrypoints.http import (
     releases,
     runs,
     traffic,
+    triggers,
     turns,
 )
 from ratchet.entrypoints.http.auth import Auth
@@ -54,6 +55,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     app.include_router(ledger.router(parts, auth), prefix=API)
     app.include_router(turns.router(parts, auth), prefix=API)
     app.include_router(datasets.router(parts, auth), prefix=API)
+    app.include_router(triggers.router(parts, auth), prefix=API)
     machines = [Depends(auth.needs(Permission.NODE))]
     app.include_router(node.router(parts), prefix=API, dependencies=machines)
     app.include_router(console(parts))

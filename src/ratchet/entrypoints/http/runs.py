@@ -31,7 +31,7 @@ class SpecBody(BaseModel):
 
 
 class RunBody(SpecBody):
-    kind: str = Field("person", pattern="^(person|merge|api|schedule|drift)$")
+    kind: str = Field("person", pattern="^(person|merge|api|schedule|drift|feedback)$")
     who: str = "unknown"
     why: str = ""
     commit: str = ""
@@ -50,9 +50,10 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
 
     @api.post("/projects", dependencies=may_serve)
     async def apply(request: Request, body: SpecBody) -> dict[str, Any]:
-        spec = parse_spec(body.spec, Path(body.path))
+        path = Path(body.path)
+        spec = parse_spec(body.spec, path)
         caller = permit(request, Permission.SERVE, spec.project)
-        project = await operations.apply(spec, caller.name, parts.runs)
+        project = await operations.apply(spec, caller.name, parts.runs, path)
         return {"name": project.name, "baseline": project.baseline}
 
     @api.get("/projects")
@@ -68,7 +69,9 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
         caller = permit(request, Permission.RUN, spec.project, body.who)
         trigger = {**body.model_dump(include={"kind", "why", "commit"}), "who": caller.name}
         key = idempotency_key or new_id("key")
-        run_id = await operations.request_run(spec, path.parent, trigger, key, parts.runs)
+        run_id = await operations.request_run(
+            spec, path.parent, trigger, key, parts.runs, spec_file=path
+        )
         return {"id": run_id}
 
     @api.post("/runs/check", dependencies=may_run)

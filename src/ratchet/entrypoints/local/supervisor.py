@@ -210,6 +210,7 @@ class Stack:
             "RATCHET_SECRET_FILE": str(self.state.secret_file),
             "RATCHET_OBJECTS_URL": self.env.get("RATCHET_OBJECTS_URL", self.state.objects_url),
             "RATCHET_CACHE_DIR": str(self.state.folder("cache")),
+            "RATCHET_SOURCES_DIR": str(self.state.folder("sources")),
             "RATCHET_HTTP_PORT": str(self.ports.http),
             "RATCHET_GRPC_PORT": str(self.ports.grpc),
             "RATCHET_GATEWAY_URL": self.gateway_url,

@@ -1,15 +1,19 @@
 -- name: put_project!
 -- Register a project, or take over what its spec says now.  The baseline is never touched here.
-INSERT INTO projects (name, served_name, base, engine, serving, created_at)
-VALUES (:name, :served_name, :base, :engine, :serving, :now)
+INSERT INTO projects (name, served_name, base, engine, serving, triggers, created_at)
+VALUES (:name, :served_name, :base, :engine, :serving, :triggers, :now)
 ON CONFLICT (name) DO UPDATE SET served_name = EXCLUDED.served_name, engine = EXCLUDED.engine,
-       serving = EXCLUDED.serving;
+       serving = EXCLUDED.serving, triggers = EXCLUDED.triggers;
+
+-- name: put_spec_file!
+-- Where runs without a repository read the spec.
+UPDATE projects SET spec_file = :spec_file WHERE name = :name;
 
 -- name: list_projects
 SELECT name, served_name, base, engine, serving, baseline_version, created_at FROM projects ORDER BY name;
 
 -- name: get_project
-SELECT name, served_name, base, engine, serving, baseline_version, created_at
+SELECT name, served_name, base, engine, serving, triggers, baseline_version, created_at
   FROM projects WHERE name = :name;
 
 -- name: set_baseline!

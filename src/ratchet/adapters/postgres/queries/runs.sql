@@ -1,7 +1,8 @@
 -- name: add_run
 -- The same key gives the same run, so that a trigger may be sent twice.
-INSERT INTO runs (id, project, state, trigger, spec, source_dir, idempotency_key, created_at)
-VALUES (:id, :project, 'queued', :trigger, :spec, :source_dir, :key, :now)
+INSERT INTO runs (id, project, state, trigger, spec, source_dir, idempotency_key, created_at,
+                  not_before)
+VALUES (:id, :project, 'queued', :trigger, :spec, :source_dir, :key, :now, :not_before)
 ON CONFLICT (project, idempotency_key) DO NOTHING
 RETURNING id;
 
@@ -24,7 +25,7 @@ SELECT * FROM runs WHERE (:project::text IS NULL OR project = :project)
 UPDATE runs SET state = 'running', started_at = :now
  WHERE id IN (
     SELECT DISTINCT ON (project) id FROM runs AS queued
-     WHERE state = 'queued'
+     WHERE state = 'queued' AND (not_before IS NULL OR not_before <= :now)
        AND NOT EXISTS (SELECT 1 FROM runs AS active
                         WHERE active.project = queued.project AND active.state = 'running')
      ORDER BY project, created_at, id)
