@@ -10,6 +10,7 @@ from ratchet.core.access import Admission
 from ratchet.core.artifact import Version, VersionId, same_weights, version_id
 from ratchet.core.errors import Rejected
 from ratchet.core.routing import (
+    UNDECIDED,
     WEIGHT_TOTAL,
     Arm,
     GatewaySnapshot,
@@ -53,7 +54,11 @@ def test_a_snapshot_checks_itself() -> None:
 def test_without_a_canary_the_fallback_has_everything() -> None:
     snapshot = _snapshot(arms_for(NEW, OLD, 2500))
 
-    assert without_canary(snapshot).arms == (Arm(OLD, WEIGHT_TOTAL),)
+    alone = without_canary(snapshot)
+
+    assert alone.arms == (Arm(OLD, WEIGHT_TOTAL),)
+    # What is answered then belongs to no weight that was asked for.
+    assert alone.route_revision == UNDECIDED != snapshot.route_revision
 
 
 def test_without_a_fallback_nothing_changes() -> None:

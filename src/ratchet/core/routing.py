@@ -76,8 +76,13 @@ class GatewaySnapshot:
             raise Rejected(f"weights of {self.arms} do not sum to {WEIGHT_TOTAL}")
 
 
+# Of routes that no control plane decided: their records belong to no weight that was asked for.
+UNDECIDED = 0
+
+
 def without_canary(snapshot: GatewaySnapshot) -> GatewaySnapshot:
     """The same gateway with all traffic on the fallback."""
     if snapshot.fallback is None:
         return snapshot
-    return replace(snapshot, arms=(Arm(snapshot.fallback, WEIGHT_TOTAL),))
+    alone = (Arm(snapshot.fallback, WEIGHT_TOTAL),)
+    return replace(snapshot, arms=alone, route_revision=UNDECIDED)

@@ -43,6 +43,8 @@ log = structlog.get_logger()
 WAIT_SECONDS = 5.0
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 1.0
+# Somebody was there until this moment: a control plane that restarts again and again is no silence.
+BROKEN_OFF = (httpx.ReadError, httpx.RemoteProtocolError)
 # What may wait on the disk while the control plane is away.
 TURNS_BYTES_MAX = 512 * 1024 * 1024
 FEEDBACK_BYTES_MAX = 64 * 1024 * 1024
@@ -125,6 +127,8 @@ class Agent:
                     await self._turn(client)
                     pause = RETRY_SECONDS_MIN
                 except (httpx.TransportError, httpx.HTTPStatusError, Unavailable) as error:
+                    if isinstance(error, BROKEN_OFF):
+                        self.heard_at = monotonic_seconds()
                     log.warning("agent_waits", because=repr(error))
                     await self._mind_blindness()
                     await asyncio.sleep(pause)
