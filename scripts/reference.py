@@ -28,13 +28,24 @@ def spec_page() -> str:
     for key, field in FIELDS.items():
         lines.append(f"| `{key}` | {'yes' if field.required else ''} | {field.doc} |")
     bounds = ", ".join(f"`{bound}`" for bound in GATE_BOUNDS)
-    lines.append(f"| `gates` | yes | A list of `{{metric: NAME, BOUND: NUMBER}}`; {bounds}. |")
+    lines.append(
+        f"| `gates` | yes | A list of `{{metric: NAME, BOUND: NUMBER}}`; {bounds}. `slices: KEY` "
+        "asks for it within each value of that key of the items' metadata. |"
+    )
     lines += [
-        "\nMetrics that a gate may name: `<suite>.accuracy`, `latency.p50_ms`, `latency.p95_ms`.",
+        "\nMetrics that a gate may name: `<suite>.accuracy` (the mean of the suite's scores, also",
+        "called `<suite>.score`), `<suite>.macro_f1` where up to 50 different answers are",
+        "expected, and of all suites `latency.p50_ms`, `latency.p95_ms`, `tokens_per_second`.",
+        "Scores are compared with the baseline's item by item; what is measured of all items at",
+        "once is compared as a number, without an interval.",
+        "A gate that too few items cannot decide fails, and says how many would do.",
         "\n## An evaluation suite\n",
-        "A YAML file with four keys: `suite` (its name), `items` (JSON Lines as for training; the",
+        "A YAML file: `suite` (its name), `items` (JSON Lines as for training; the",
         "last message is the expected answer), or `held_out` for what `data.held_out` keeps from",
-        "training; `check` (`exact` or `contains`); `max_tokens`.",
+        "training; `max_tokens`; and `check`:",
+        "`exact` (but for white space), `contains` (whatever the case), `regex` (the expected text",
+        "is one, and the whole answer must match), `f1` (over words, as SQuAD), `rouge_l`,",
+        "or `json_schema` (the answer is JSON that meets `schema`).",
         "\n## A row\n",
         "One JSON object a line, in one of the forms that TRL reads, where a text stands for one",
         "message: `{messages}`, `{prompt, completion}`, `{prompt, chosen, rejected}`, or",

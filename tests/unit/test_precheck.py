@@ -76,6 +76,13 @@ def test_a_suite_without_items_and_its_bad_lines_are_named() -> None:
     assert precheck.evaluation({"good": good}) == Found(facts={"held_out": 1})
 
 
+def test_what_is_expected_as_a_pattern_is_one() -> None:
+    found = precheck.patterns(rows(("a", r"\d+"), ("b", "(")).good)
+
+    assert found.problems[0].startswith("evaluate: t.jsonl:2: no regular expression:")
+    assert len(found.problems) == 1
+
+
 def test_what_is_asked_was_not_taught_nor_nearly() -> None:
     taught = rows(("the red ball is over there now", "x"), ("where is it", "y")).good
     asked = rows(("Where  is it", "y"), ("the red ball is over there now then", "x")).good

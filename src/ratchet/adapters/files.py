@@ -11,14 +11,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import obstore
 import yaml
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
+from ratchet.core.checks import CHECKS, JSON_SCHEMA
 from ratchet.core.data import BadRow, Row, Rows, read_rows
 from ratchet.core.errors import Rejected
-from ratchet.core.suite import CHECKS, HELD_OUT, SuiteFile
+from ratchet.core.suite import HELD_OUT, SuiteFile
 
 _SUITE_KEYS = ("suite", "items", "check", "max_tokens")
 
@@ -117,17 +119,28 @@ def _suite(folder: Path, path: str) -> SuiteFile:
     if items != HELD_OUT and "://" not in items:
         items = str(file.parent / items)
     return SuiteFile(
-        name=value["suite"], items=items, check=value["check"], max_tokens=value["max_tokens"]
+        name=value["suite"],
+        items=items,
+        check=value["check"],
+        max_tokens=value["max_tokens"],
+        schema=value.get("schema"),
     )
 
 
 def _check_suite(file: Path, value: Any) -> None:
     if not isinstance(value, dict):
         raise Rejected(f"{file}: expected the keys {', '.join(_SUITE_KEYS)}")
-    problems = [f"{file}: unknown key {key}" for key in value if key not in _SUITE_KEYS]
+    known = (*_SUITE_KEYS, "schema")
+    problems = [f"{file}: unknown key {key}" for key in value if key not in known]
     problems += [f"{file}: {key} is missing" for key in _SUITE_KEYS if key not in value]
-    if value.get("check") not in CHECKS and "check" in value:
-        problems.append(f"{file}: check: found {value['check']!r}, expected {' or '.join(CHECKS)}")
+    checks = (*CHECKS, JSON_SCHEMA)
+    check = value.get("check")
+    if check not in checks and "check" in value:
+        problems.append(f"{file}: check: found {check!r}, expected one of {', '.join(checks)}")
+    if (check == JSON_SCHEMA) != ("schema" in value):
+        problems.append(f"{file}: schema: expected with check: {JSON_SCHEMA}, and only there")
+    elif "schema" in value:
+        problems += [f"{file}: schema: {fault}" for fault in _schema_faults(value["schema"])]
     for key in ("suite", "items"):
         if key in value and not (isinstance(value[key], str) and value[key].strip()):
             problems.append(f"{file}: {key}: found {value[key]!r}, expected text")
@@ -136,3 +149,11 @@ def _check_suite(file: Path, value: Any) -> None:
         problems.append(f"{file}: max_tokens: found {tokens!r}, expected a whole number above 0")
     if problems:
         raise Rejected("\n".join(problems))
+
+
+def _schema_faults(schema: Any) -> list[str]:
+    try:
+        jsonschema_rs.validator_for(schema)
+    except (jsonschema_rs.ValidationError, TypeError, ValueError) as error:
+        return [f"is no JSON Schema: {str(error).splitlines()[0]}"]
+    return []

@@ -5,6 +5,7 @@ A *problem* stops the run, a *note* does not.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,17 @@ def evaluation(suites: Mapping[str, Rows]) -> Found:
         if not rows.good:
             problems.append(f"evaluate: suite {name} has no items; write at least one a line")
     return Found(tuple(problems), (), {"held_out": sum(len(r.good) for r in suites.values())})
+
+
+def patterns(rows: Sequence[Row]) -> Found:
+    """Is what is expected a regular expression, where it is used as one?"""
+    problems = []
+    for row in rows:
+        try:
+            re.compile(row.answer.strip())
+        except re.error as error:
+            problems.append(f"evaluate: {row.place}: no regular expression: {error}")
+    return Found(tuple(problems[:PROBLEMS_SHOWN]))
 
 
 def leaks(rows: Sequence[Row], held_out: Sequence[Row], near_max_share: float) -> Found:

@@ -101,21 +101,33 @@ class Gate:
     at_least: float | None = None
     at_most: float | None = None
     not_worse_than_baseline_by: float | None = None
+    better_than_baseline_by: float | None = None
     relative: bool = False
+    slices: str = ""
+    """Set: it holds within each value of this key of the items' metadata."""
 
     def __post_init__(self) -> None:
-        bounds = (self.at_least, self.at_most, self.not_worse_than_baseline_by)
+        bounds = (
+            self.at_least,
+            self.at_most,
+            self.not_worse_than_baseline_by,
+            self.better_than_baseline_by,
+        )
         if sum(bound is not None for bound in bounds) != 1:
             raise Rejected(f"gate on {self.metric} needs exactly one bound")
 
     def describe(self) -> str:
+        within = f", within each {self.slices}" if self.slices else ""
         if self.at_least is not None:
-            return f"{self.metric} at least {self.at_least:g}"
+            return f"{self.metric} at least {self.at_least:g}{within}"
         if self.at_most is not None:
-            return f"{self.metric} at most {self.at_most:g}"
+            return f"{self.metric} at most {self.at_most:g}{within}"
+        if self.better_than_baseline_by is not None:
+            gain = f"{self.better_than_baseline_by:g}"
+            return f"{self.metric} better than the baseline by {gain}{within}"
         allowed = self.not_worse_than_baseline_by or 0.0
         amount = f"{allowed:.0%}" if self.relative else f"{allowed:g}"
-        return f"{self.metric} not worse than the baseline by {amount}"
+        return f"{self.metric} not worse than the baseline by {amount}{within}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.core.data import Row, Rows
 from ratchet.kit.digest import digest_json
 
-CHECKS = ("exact", "contains")
 # Instead of a file: what `data.held_out` keeps from training.
 HELD_OUT = "held_out"
 
@@ -22,6 +21,8 @@ class SuiteFile:
     """Pattern of files, relative to the suite's folder, or `held_out`."""
     check: str
     max_tokens: int
+    schema: Mapping[str, object] | None = None
+    """JSON Schema that an answer must meet, for the check of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Suite:
     rows: Rows
     check: str
     max_tokens: int
+    schema: Mapping[str, object] | None = None
 
     def to_json(self) -> dict[str, object]:
         return {"name": self.name, "digest": self.digest, **_content(self, self.rows.good)}
@@ -46,12 +48,14 @@ def suite_of(file: SuiteFile, rows: Rows) -> Suite:
         rows=rows,
         check=file.check,
         max_tokens=file.max_tokens,
+        schema=file.schema,
     )
 
 
 def _content(how: SuiteFile | Suite, rows: Sequence[Row]) -> dict[str, object]:
-    return {
+    content: dict[str, object] = {
         "check": how.check,
         "max_tokens": how.max_tokens,
         "rows": [row.to_json() for row in rows],
     }
+    return content if how.schema is None else {**content, "schema": dict(how.schema)}

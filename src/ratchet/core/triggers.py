@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
+from itertools import takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -162,15 +163,15 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 def due(schedule: Schedule, since: datetime, now: datetime) -> datetime | None:
     """The latest time of a schedule after `since` that has come, if a run is wanted for it."""
-    wanted = None
-    for at in _times(schedule, max(since, now - CATCH_UP_MAX)):
-        starts = at + jitter(schedule, at)
-        if starts > now:
-            break
-        is_missed = (now - starts).total_seconds() > MISSED_SECONDS
-        if schedule.catch_up is CatchUp.LAST or not is_missed:
-            wanted = at
-    return wanted
+    times = _times(schedule, max(since, now - CATCH_UP_MAX))
+    come = takewhile(lambda at: at + jitter(schedule, at) <= now, times)
+    catches_up = schedule.catch_up is CatchUp.LAST
+    wanted = [at for at in come if catches_up or not _is_missed(at + jitter(schedule, at), now)]
+    return wanted[-1] if wanted else None
+
+
+def _is_missed(starts: datetime, now: datetime) -> bool:
+    return (now - starts).total_seconds() > MISSED_SECONDS
 
 
 def next_time(schedule: Schedule, now: datetime) -> datetime:
@@ -181,8 +182,7 @@ def next_time(schedule: Schedule, now: datetime) -> datetime:
 
 def _times(schedule: Schedule, since: datetime) -> Iterator[datetime]:
     zone = ZoneInfo(schedule.timezone)
-    for at in CronSim(schedule.cron, since.astimezone(zone)):
-        yield at.astimezone(UTC)
+    return (at.astimezone(UTC) for at in CronSim(schedule.cron, since.astimezone(zone)))
 
 
 def jitter(schedule: Schedule, at: datetime) -> timedelta:

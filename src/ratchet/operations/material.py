@@ -97,6 +97,7 @@ def _look(spec: Spec, material: Material) -> Found:
     rows = material.train.good
     held_out = [row for suite in material.suites for row in suite.rows.good]
     found = [precheck.evaluation({suite.name: suite.rows for suite in material.suites})]
+    found += [precheck.patterns(s.rows.good) for s in material.suites if s.check == "regex"]
     if rows or material.train.bad or not material.problems:
         found.append(precheck.readable(material.train, spec.data.bad_rows_max_share))
     found += [

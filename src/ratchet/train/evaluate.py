@@ -6,13 +6,14 @@ measured under the same conditions.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import jsonschema_rs
 
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, Check
 from ratchet.kit.digest import digest_json
 
 # Few enough that an item's latency is its own, enough that two cores do not wait.
@@ -105,36 +108,66 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
 
 
 def run_suite(
-    suite: dict[str, Any], url: str, name: str, done: Callable[[int], None]
+    suite: dict[str, Any], url: str, name: str, kept: Path, done: Callable[[int], None]
 ) -> dict[str, Any]:
-    """One version's report on one suite, in the suite's order.  `done` hears each count of items
-    and may raise to stop."""
-    rows: Sequence[dict[str, Any]] = suite["rows"]
-    items = []
+    """One version's report on one suite, in the suite's order.
+
+    Answers are kept in a file as they come, so that a killed evaluation asks for the rest only.
+    `done` hears each count of items and may raise to stop.
+    """
+    known, items = _kept(kept), []
     with (
         httpx.Client(timeout=ITEM_SECONDS_MAX) as client,
         ThreadPoolExecutor(ITEMS_AT_ONCE) as pool,
+        kept.open("a") as file,
     ):
-        answers = pool.map(lambda row: _ask(client, url, name, row, suite["max_tokens"]), rows)
-        for number, (row, (answer, latency_ms)) in enumerate(zip(rows, answers, strict=True), 1):
+
+        def ask(row: dict[str, Any], key: str) -> list[Any]:
+            return known.get(key) or [*_ask(client, url, name, row, suite["max_tokens"])]
+
+        file.write("\n")  # the last line may have been cut
+        keys = [digest_json(row) for row in suite["rows"]]
+        score = _check(suite)
+        answers = pool.map(ask, suite["rows"], keys)
+        for number, (row, key, (answer, latency_ms, tokens)) in enumerate(
+            zip(suite["rows"], keys, answers, strict=True), 1
+        ):
+            if key not in known:
+                file.write(json.dumps([key, answer, latency_ms, tokens]) + "\n")
+                file.flush()
             expected = row["messages"][-1]["content"]
             items.append(
                 {
-                    "key": digest_json(row),
+                    "key": key,
                     "prompt": row["messages"][-2]["content"][:EXCERPT],
                     "expected": expected[:EXCERPT],
                     "answer": answer[:EXCERPT],
-                    "score": CHECKS[suite["check"]](answer, expected),
+                    "score": score(answer, expected),
                     "latency_ms": latency_ms,
+                    "metadata": row.get("metadata", {}),
+                    "tokens": tokens,
                 }
             )
             done(number)
     return {"suite": suite["name"], "digest": suite["digest"], "items": items}
 
 
+def _kept(file: Path) -> dict[str, list[Any]]:
+    """What was answered before a kill, by item; a line that was cut is not there."""
+    known = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            key, *answered = json.loads(line)
+        except ValueError:
+            continue
+        known[key] = answered
+    return known
+
+
 def _ask(
     client: httpx.Client, url: str, name: str, row: dict[str, Any], max_tokens: int
-) -> tuple[str, float]:
+) -> tuple[str, float, int]:
+    """The answer, how long it took, and its tokens."""
     body = {
         "model": name,
         "messages": row["messages"][:-1],
@@ -146,17 +179,20 @@ def _ask(
     latency_ms = (time.perf_counter() - began) * 1000.0
     if answer.status_code != 200:
         raise EngineFailed(f"engine answered {answer.status_code}: {answer.text[:300]}")
-    return answer.json()["choices"][0]["message"]["content"], latency_ms
+    value = answer.json()
+    tokens = int((value.get("usage") or {}).get("completion_tokens") or 0)
+    return value["choices"][0]["message"]["content"] or "", latency_ms, tokens
 
 
-def _exact(answer: str, expected: str) -> float:
-    """The whole answer, but for white space around it."""
-    return float(answer.strip() == expected.strip())
+def _check(suite: dict[str, Any]) -> Check:
+    if suite["check"] != JSON_SCHEMA:
+        return CHECKS[suite["check"]]
+    schema = jsonschema_rs.validator_for(suite["schema"])
 
+    def meets(answer: str, expected: str) -> float:
+        try:
+            return float(schema.is_valid(json.loads(answer)))
+        except ValueError:
+            return 0.0
 
-def _contains(answer: str, expected: str) -> float:
-    """The expected text somewhere in the answer, whatever the case."""
-    return float(expected.strip().lower() in answer.lower())
-
-
-CHECKS: dict[str, Callable[[str, str], float]] = {"exact": _exact, "contains": _contains}
+    return meets

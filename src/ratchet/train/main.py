@@ -164,13 +164,16 @@ def evaluate_stage(
         with engine(arguments, log) as url:
             desk.report({"doing": f"asking the {side}"}, [])
             for suite in wanted:
+                kept = log.parent / f"answers-{side}-{suite['digest']}.jsonl"
                 reports[side].append(
-                    run_suite(suite, url, assignment["served_name"], progress.item)
+                    run_suite(suite, url, assignment["served_name"], kept, progress.item)
                 )
                 progress.suite_done(len(suite["rows"]))
     # Under the run's name: latencies are measurements, so two evaluations are two reports.
     uri = f"reports/{assignment['run']}.json"
     put_new(store, uri, json.dumps(reports, ensure_ascii=False).encode())
+    for kept in log.parent.glob("answers-*.jsonl"):
+        kept.unlink()
     return {"uri": uri}
 
 

@@ -427,7 +427,13 @@ FIELDS: Mapping[str, Field] = {
 }
 
 # A list of objects, so it has a reader of its own.
-GATE_BOUNDS = ("at_least", "at_most", "not_worse_than_baseline_by")
+GATE_BOUNDS = (
+    "at_least",
+    "at_most",
+    "not_worse_than_baseline_by",
+    "better_than_baseline_by",
+)
+GATE_SLICES = "slices"
 
 NOT_BUILT: Mapping[str, str] = {
     "data.contract": "data contracts",

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, NOT_BUILT
+from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, GATE_SLICES, NOT_BUILT
 from ratchet.adapters.specfile.guards import PREFIX, guards_from, queries_from
 from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
@@ -316,15 +316,16 @@ class _Reader:
             if not isinstance(value, dict) or not isinstance(value.get("metric"), str):
                 self._problem(item, key, _shown(item), "{metric: NAME, BOUND: NUMBER}")
                 continue
-            unknown = [k for k in value if k not in ("metric", *GATE_BOUNDS)]
+            unknown = [k for k in value if k not in ("metric", GATE_SLICES, *GATE_BOUNDS)]
             bounds = [k for k in value if k in GATE_BOUNDS]
             if unknown or len(bounds) != 1:
                 found = ", ".join(unknown) or f"{len(bounds)} bounds"
                 self._problem(item, key, found, "one of " + ", ".join(GATE_BOUNDS))
                 continue
-            self._gate(item, key, value["metric"], bounds[0], value[bounds[0]])
+            self._gate(item, key, value, bounds[0])
 
-    def _gate(self, node: yaml.Node, key: str, metric: str, bound: str, value: Any) -> None:
+    def _gate(self, node: yaml.Node, key: str, said: Mapping[str, Any], bound: str) -> None:
+        value, slices = said[bound], said.get(GATE_SLICES, "")
         relative = isinstance(value, str) and value.endswith("%")
         try:
             if relative and bound != GATE_BOUNDS[2]:
@@ -333,8 +334,12 @@ class _Reader:
         except Unfit as unfit:
             self._problem(node, f"{key}.{bound}", repr(value), str(unfit))
             return
+        if not isinstance(slices, str):
+            self._problem(node, f"{key}.{GATE_SLICES}", repr(slices), "a key of metadata")
+            return
         bounds: dict[str, float] = {bound: amount}
-        self.gates.append(Gate(metric=metric, relative=relative, **bounds))
+        gate = Gate(metric=said["metric"], relative=relative, slices=slices, **bounds)
+        self.gates.append(gate)
 
     def _unknown(self, node: yaml.Node, key: str) -> None:
         known = [*FIELDS, *self._sections, "gates"]

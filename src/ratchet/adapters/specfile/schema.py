@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS
+from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, GATE_SLICES
 
 
 def json_schema() -> dict[str, Any]:
@@ -38,7 +38,11 @@ def json_schema() -> dict[str, Any]:
             "type": "object",
             "required": ["metric"],
             "additionalProperties": False,
-            "properties": {"metric": {"type": "string"}, **bounds},
+            "properties": {
+                "metric": {"type": "string"},
+                GATE_SLICES: {"type": "string"},
+                **bounds,
+            },
         },
         "description": "Conditions that a candidate must meet before any traffic.",
     }

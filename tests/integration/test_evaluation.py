@@ -1,0 +1,122 @@
+"""Suites asked of a real HTTP server: every kind of check, and a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.train.evaluate import run_suite
+
+
+class Parrot(ThreadingHTTPServer):
+    """Speaks OpenAI's API and says what it is asked; not a model, so that answers are known."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[str] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Parrot
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        said = asked["messages"][-1]["content"]
+        self.server.asked.append(said)
+        body = json.dumps(
+            {
+                "choices": [{"message": {"role": "assistant", "content": said}}],
+                "usage": {"completion_tokens": len(said.split())},
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@contextmanager
+def parrot() -> Iterator[tuple[Parrot, str]]:
+    server = Parrot()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server, f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def suite(check: str, *pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}],
+            "metadata": {"number": str(number)},
+        }
+        for number, (q, a) in enumerate(pairs)
+    ]
+    return {"name": "s", "digest": "d", "check": check, "max_tokens": 4, "rows": rows, **more}
+
+
+SCHEMA = {"type": "object", "required": ["label"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "scores"),
+    [
+        (suite("exact", ("a", "a"), ("a", "b")), [1.0, 0.0]),
+        (suite("regex", ("no 7", r"no \d"), ("7", "x")), [1.0, 0.0]),
+        (suite("f1", ("a red car", "red car"), ("x", "y")), [1.0, 0.0]),
+        (
+            suite("json_schema", ('{"label": 1}', "x"), ("{}", "x"), ("{", "x"), schema=SCHEMA),
+            [1.0, 0.0, 0.0],
+        ),
+    ],
+)
+def test_answers_are_scored_by_the_suites_check(
+    tmp_path: Path, asked: dict[str, Any], scores: list[float]
+) -> None:
+    with parrot() as (_, url):
+        report = run_suite(asked, url, "m", tmp_path / "kept.jsonl", lambda _: None)
+
+    assert [item["score"] for item in report["items"]] == scores
+    assert report["items"][1]["metadata"] == {"number": "1"}
+    assert report["items"][0]["tokens"] >= 1
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_evaluation_asks_for_the_rest_only(tmp_path: Path) -> None:
+    asked = suite("exact", *((f"question {number}", "x") for number in range(40)))
+    kept = tmp_path / "kept.jsonl"
+
+    def die(number: int) -> None:
+        if number == 20:
+            raise Killed
+
+    with parrot() as (server, url):
+        with pytest.raises(Killed):
+            run_suite(asked, url, "m", kept, die)
+        # The kernel may have written half of the last line.
+        text = kept.read_text()
+        kept.write_text(text[:-7])
+        server.asked.clear()
+
+        report = run_suite(asked, url, "m", kept, lambda _: None)
+
+    assert sorted(server.asked) == sorted(f"question {number}" for number in range(19, 40))
+    assert [item["answer"] for item in report["items"]] == [f"question {n}" for n in range(40)]
+    with parrot() as (server, url):
+        again = run_suite(asked, url, "m", kept, lambda _: None)
+        assert server.asked == []
+    assert again == report
