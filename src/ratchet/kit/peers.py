@@ -8,6 +8,14 @@ from pathlib import Path
 
 _NAMES = ("RATCHET_GRPC_CERT", "RATCHET_GRPC_KEY", "RATCHET_GRPC_CA")
 
+# By default a channel that was broken a few times waits up to two minutes before it tries again:
+# records of a canary are not to be late because the control plane restarted.
+RECONNECT_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PeerFiles:

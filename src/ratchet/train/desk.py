@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from ratchet.kit.peers import PeerFiles
+from ratchet.kit.peers import RECONNECT_OPTIONS, PeerFiles
 from ratchet.wire.ratchet.v1 import worker_pb2, worker_pb2_grpc
 
 HEARTBEAT_SECONDS = 1.0
@@ -111,6 +111,8 @@ class Desk:
 
 def _channel(address: str, peers: PeerFiles | None) -> grpc.Channel:
     if peers is None:
-        return grpc.insecure_channel(address)
+        return grpc.insecure_channel(address, RECONNECT_OPTIONS)
     certificate, key, authority = peers.read()
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate))
+    return grpc.secure_channel(
+        address, grpc.ssl_channel_credentials(authority, key, certificate), RECONNECT_OPTIONS
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from ratchet.kit.peers import PeerFiles
+from ratchet.kit.peers import RECONNECT_OPTIONS, PeerFiles
 
 
 def server_credentials(peers: PeerFiles) -> grpc.ServerCredentials:
@@ -25,8 +25,10 @@ def server_credentials(peers: PeerFiles) -> grpc.ServerCredentials:
 def channel(address: str, peers: PeerFiles | None) -> Any:
     """To the control plane, with or without certificates."""
     if peers is None:
-        return grpc.aio.insecure_channel(address)
+        return grpc.aio.insecure_channel(address, RECONNECT_OPTIONS)
     certificate, key, authority = peers.read()
     return grpc.aio.secure_channel(
-        address, grpc.ssl_channel_credentials(authority, key, certificate)
+        address,
+        grpc.ssl_channel_credentials(authority, key, certificate),
+        RECONNECT_OPTIONS,
     )
