@@ -1,0 +1,24 @@
+"""A suite is named by what it asks and how answers are checked."""
+
+from __future__ import annotations
+
+import json
+
+from ratchet.core.data import read_rows
+from ratchet.core.suite import SuiteFile, suite_of
+
+ROWS = read_rows("e.jsonl", ['{"prompt": "q", "completion": "a"}'])
+
+
+def test_a_suite_is_stored_whole() -> None:
+    file = SuiteFile(name="s", items="e.jsonl", check="exact", max_tokens=4)
+    strict = SuiteFile(
+        name="s", items="e.jsonl", check="json_schema", max_tokens=4, schema={"type": "object"}
+    )
+
+    plain, other = suite_of(file, ROWS).to_json(), suite_of(strict, ROWS).to_json()
+
+    assert json.loads(json.dumps(plain))["rows"] == [ROWS.good[0].to_json()]
+    assert "schema" not in plain
+    assert other["schema"] == {"type": "object"}
+    assert plain["digest"] != other["digest"]
