@@ -351,6 +351,29 @@ def test_a_kill_between_the_run_and_its_record_starts_no_second_run(
     with_stand(database_url, tmp_path, MERGE, scenario)
 
 
+def test_a_kill_between_a_schedules_run_and_its_mark_is_the_same_run(
+    database_url: str, tmp_path: Path
+) -> None:
+    async def scenario(stand: Stand) -> None:
+        await operations.keep_schedules(stand.parts, NobodyWaits())
+        before = await stand.parts.store.mark("p", "schedule")
+        assert before is not None
+        stand.clock.at = datetime.fromisoformat("2026-11-24T02:00:01+00:00")
+        await operations.keep_schedules(stand.parts, NobodyWaits())
+        # As a kill leaves it: the run is there, and the mark is not.
+        await stand.parts.store.put_mark("p", "schedule", *before)
+        await stand.start()
+
+        await operations.keep_schedules(stand.parts, NobodyWaits())
+
+        [run] = await stand.runs()
+        mark = await stand.parts.store.mark("p", "schedule")
+        assert mark is not None
+        assert mark[1] == f"started: run {run['id']}"
+
+    with_stand(database_url, tmp_path, f"{NIGHTLY}, concurrency: skip", scenario)
+
+
 def test_a_repository_that_is_away_is_waited_for(database_url: str, tmp_path: Path) -> None:
     async def scenario(stand: Stand) -> None:
         await stand.hear(stand.first, stand.repository.commit(data__rows="1\n"))
@@ -560,9 +583,9 @@ def test_a_repository_says_what_it_does_not_have(tmp_path: Path) -> None:
             await repositories.newest(replace(here, repository="ext::sh -c true"))
 
     asyncio.run(scenario())
-    assert [each.name for each in (tmp_path / "sources" / "checkouts").iterdir()] == [
-        f"{(tmp_path / 'sources').glob('*.git').__next__().stem}-{first}"
-    ]
+    # Nothing half-done stays, and the one checkout that there is has its commit's name.
+    [left] = (tmp_path / "sources" / "checkouts").iterdir()
+    assert left.name.endswith(f"-{first}")
 
 
 def github(repository: Repository, before: str, after: str) -> bytes:

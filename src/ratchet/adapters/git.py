@@ -170,6 +170,9 @@ def _forget(folder: Path, keep: Collection[Path], oldest: float) -> int:
         return 0
     for each in folder.iterdir():
         if each not in keep and each.stat().st_mtime < oldest:
-            shutil.rmtree(each, ignore_errors=True)
+            if each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)  # an index that a kill left
             dropped += 1
     return dropped

@@ -60,13 +60,14 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Manifest:
-        packs, spans = value["packs"], value["spans"]
+        packs, spans, recipe = value["packs"], value["spans"], value["recipe"]
+        assert isinstance(recipe, dict)
         assert isinstance(packs, list)
         assert isinstance(spans, list)
         return cls(
             id=str(value["id"]),
             rows=int(str(value["rows"])),
-            recipe=value["recipe"],  # type: ignore[arg-type]
+            recipe=recipe,
             packs=dict(packs),
             spans=tuple(Span(packs[place][0], start, count) for place, start, count in spans),
         )

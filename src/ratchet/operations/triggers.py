@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from ratchet.core.artifact import RunId
-from ratchet.core.errors import NotFound, RatchetError, Rejected, Unavailable
+from ratchet.core.errors import Conflict, NotFound, RatchetError, Rejected, Unavailable
 from ratchet.core.spec import Spec
 from ratchet.core.triggers import (
     MISSED_SECONDS,
@@ -41,6 +41,8 @@ log = structlog.get_logger()
 SCHEDULE, POLL, FEEDBACK = "schedule", "poll", "feedback"
 # So far back a schedule is looked through again and again; what is older was decided.
 LOOK_BACK = timedelta(days=1)
+# What a commit could not be told for so long it is not told any more.
+TOLD_FOR = timedelta(days=1)
 WHO = "system"
 
 
@@ -80,7 +82,7 @@ async def attend(parts: TriggerParts, durable: Wakes) -> None:
     for delivery in await parts.store.waiting():
         try:
             heard, because, run_id = await _attend(delivery, parts, durable)
-        except Unavailable as error:
+        except (Unavailable, Conflict) as error:
             log.warning("trigger_waits", commit=delivery.push.after, because=str(error))
             continue
         except RatchetError as error:
@@ -133,9 +135,10 @@ async def _ask(
     spec: Spec, folder: Path, asked: _Asked, parts: TriggerParts, durable: Wakes
 ) -> tuple[Heard, str, RunId | None]:
     """By key.  Killed between the new run and the end of what it replaces, it is asked again."""
-    standing = await parts.store.standing(spec.project)
+    known = await parts.store.run_of(spec.project, asked.key)
+    standing = [s for s in await parts.store.standing(spec.project) if s.run_id != known]
     entry = enter(asked.kind, standing, spec.triggers.concurrency)
-    if entry.skipped_for:
+    if entry.skipped_for and known is None:
         return Heard.LEFT, f"run {entry.skipped_for} has not ended", None
     run_id = await request_run(
         spec, folder, asked.trigger, asked.key, parts.runs,
@@ -276,13 +279,14 @@ async def tidy(parts: TriggerParts) -> int:
 
 async def tell_commits(parts: TriggerParts) -> None:
     """Set the status of commits that say something else than what became of them."""
-    for untold in await parts.store.untold():
+    for untold in await parts.store.untold(parts.clock.now() - TOLD_FOR):
         page = f"/runs/{untold.run_id}" if untold.run_id else "/"
         try:
             await parts.forge.tell(untold, f"{parts.console_url}{page}")
         except Unavailable as error:
+            # Who does not take one takes none now.
             log.warning("status_waits", commit=untold.commit, because=str(error))
-            continue
+            return
         except Rejected as error:
             log.error("status_given_up", commit=untold.commit, because=str(error))
         await parts.store.told(untold)

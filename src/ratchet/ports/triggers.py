@@ -76,6 +76,9 @@ class TriggerStore(Protocol):
     async def put_mark(self, project: str, name: str, at: datetime, word: str) -> None:
         """By project and name."""
 
+    async def run_of(self, project: str, key: str) -> RunId | None:
+        """The run that was asked for by a key."""
+
     async def standing(self, project: str) -> list[Standing]:
         """Runs that have not ended, the oldest first."""
 
@@ -85,8 +88,8 @@ class TriggerStore(Protocol):
     async def live_sources(self) -> list[Path]:
         """Folders of runs that have not ended."""
 
-    async def untold(self) -> list[Untold]:
-        """Some, the oldest first."""
+    async def untold(self, since: datetime) -> list[Untold]:
+        """Some that were asked for since, the oldest first."""
 
     async def told(self, untold: Untold) -> None:
         """By run, or by project and commit."""

@@ -71,6 +71,10 @@ class PostgresTriggers:
     async def put_mark(self, project: str, name: str, at: datetime, word: str) -> None:
         await self._db.run("put_trigger_mark", project=project, name=name, at=at, word=word)
 
+    async def run_of(self, project: str, key: str) -> RunId | None:
+        row = await self._db.one("run_of_key", project=project, key=key)
+        return None if row is None else RunId(row["id"])
+
     async def standing(self, project: str) -> list[Standing]:
         return [
             Standing(row["id"], row["kind"], row["is_queued"], row["is_released"])
@@ -86,7 +90,7 @@ class PostgresTriggers:
     async def live_sources(self) -> list[Path]:
         return [Path(row["source_dir"]) for row in await self._db.all("live_sources")]
 
-    async def untold(self) -> list[Untold]:
+    async def untold(self, since: datetime) -> list[Untold]:
         return [
             Untold(
                 project=row["project"],
@@ -96,7 +100,7 @@ class PostgresTriggers:
                 state=row["state"],
                 because=row["because"],
             )
-            for row in await self._db.all("untold_commits")
+            for row in await self._db.all("untold_commits", since=since)
         ]
 
     async def told(self, untold: Untold) -> None:

@@ -58,12 +58,12 @@ SELECT DISTINCT source_dir FROM runs WHERE state IN ('queued', 'running');
 SELECT project, runs.id AS run_id, runs.trigger->>'commit' AS commit, runs.state, runs.because,
        projects.triggers, runs.created_at AS at
   FROM runs JOIN projects ON projects.name = runs.project
- WHERE runs.told_state <> runs.state AND runs.trigger->>'kind' = 'merge'
+ WHERE runs.created_at > :since AND runs.told_state <> runs.state AND runs.trigger->>'kind' = 'merge'
    AND runs.trigger->>'commit' <> '' AND projects.triggers->>'report' <> ''
  UNION ALL
 SELECT project, NULL, after, 'failed', because, projects.triggers, heard_at
   FROM deliveries JOIN projects ON projects.name = deliveries.project
- WHERE state = 'refused' AND NOT told AND projects.triggers->>'report' <> ''
+ WHERE heard_at > :since AND state = 'refused' AND NOT told AND projects.triggers->>'report' <> ''
  ORDER BY at LIMIT 20;
 
 -- name: run_told!
