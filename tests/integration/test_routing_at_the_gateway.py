@@ -281,6 +281,8 @@ def test_the_largest_body_is_a_setting(envoy: Gateway) -> None:
 
 def test_clusters_that_envoy_refuses_change_nothing(envoy: Gateway) -> None:
     envoy.serve(OPEN, serving=open_serving())
+    # A new agent tells each of these: its first label must not be taken for the last agent's.
+    envoy.serve(OPEN, serving=open_serving(fallback=Fallback(url="http://127.0.0.1:80")))
     impossible = open_serving(fallback=Fallback(url="http://:80"))
 
     began = time.monotonic()

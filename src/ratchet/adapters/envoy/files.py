@@ -30,6 +30,7 @@ from ratchet.adapters.envoy.words import (
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.routing import GatewaySnapshot
+from ratchet.kit.ids import new_id
 
 # Envoy takes a file in a few milliseconds; this long means that it is not there.
 APPLY_SECONDS_MAX = 5.0
@@ -69,6 +70,8 @@ class EnvoyFiles:
             timeout=2.0,
         )
         self._known: set[VersionId] = set()
+        # In a container every agent has the same pid, so a label must say which agent's it is.
+        self._token = new_id("agent")
         self._count = 0
 
     def prepare(self) -> None:
@@ -177,7 +180,7 @@ class EnvoyFiles:
                 raise Rejected(f"Envoy rejected {name}: see its log")
 
     def _label(self, name: str) -> str:
-        return f"{name}.{os.getpid()}.{self._count}"
+        return f"{name}.{self._token}.{self._count}"
 
     async def _stats(self, prefix: str) -> dict[str, Any]:
         answer = await self._get(f"/stats?filter=^{prefix}&format=json")
