@@ -16,7 +16,7 @@ from ratchet.adapters.specfile.reader import load_spec
 from ratchet.core.errors import Rejected
 from ratchet.kit.clock import SystemClock
 from ratchet.operations.material import MaterialParts, inspect
-from ratchet.ports import EvidenceSource
+from ratchet.ports import EvidenceSource, ProjectStore, Registry
 from tests import tiny
 
 BAD = Path(__file__).parents[1] / "bad"
@@ -25,10 +25,13 @@ DATA = sorted(path for path in (BAD / "data").iterdir() if path.name != "good")
 
 
 class NobodyAsked:
-    """A gateway that saw no traffic: nothing is known that a plan could be measured by."""
+    """A control plane that knows nothing: no traffic to measure a plan by, no project."""
 
     async def answers(self, project: str, since: datetime) -> tuple[int, int]:
         return 0, 0
+
+    async def find(self, name: str) -> None:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,8 @@ def look(case: Path, model: Path, folder: Path) -> tuple[str, ...]:
         files=LocalFiles(),
         bases=BaseModels(None),
         evidence=cast(EvidenceSource, NobodyAsked()),
+        projects=cast(ProjectStore, NobodyAsked()),
+        registry=cast(Registry, NobodyAsked()),
         clock=SystemClock(),
     )
     spec = load_spec(project / "ratchet.yaml")

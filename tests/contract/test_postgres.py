@@ -122,6 +122,29 @@ def test_an_attempt_lives_once_and_ends_once(database_url: str) -> None:
     with_database(database_url, scenario)
 
 
+def test_attempts_are_counted_from_the_first_that_got_so_far(database_url: str) -> None:
+    """Resumed from: nothing, 8, 8, before it could say, 16."""
+    counted = []
+
+    async def scenario(database: Database) -> None:
+        attempts, run = PostgresAttempts(database), RunId("run_1")
+        await a_live_release(database)
+        for number, resumed in enumerate([None, 8, 8, None, 16], 1):
+            await attempts.add(run, StageName.TRAIN, number, {}, NOW)
+            [living] = await attempts.live()
+            await attempts.claim(living.id, NOW)
+            if resumed is not None:
+                await attempts.heartbeat(living.id, {"resumed_from": resumed}, [], NOW)
+            await attempts.end(living.id, AttemptState.PREEMPTED, None, "spot", NOW)
+            last = await attempts.last(run, StageName.TRAIN)
+            assert last is not None
+            counted.append((last.number, last.in_place))
+
+    with_database(database_url, scenario)
+
+    assert counted == [(1, 1), (2, 1), (3, 2), (4, 3), (5, 1)]
+
+
 def test_two_living_attempts_of_one_stage_are_refused_by_the_schema(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         attempts = PostgresAttempts(database)

@@ -61,6 +61,21 @@ def test_a_small_file_takes_every_default() -> None:
     assert spec.engine is EngineKind.BUILTIN
 
 
+def test_preferences_start_from_what_serves_and_move_it_gently() -> None:
+    text = SMALL.replace("evaluate:", "train: {method: dpo}\nevaluate:")
+
+    train = parse_spec(text, Path("/x/ratchet.yaml")).train
+
+    assert (train.start, train.learning_rate, train.checkpoint_every_steps) == ("baseline", 5e-5, 0)
+
+
+def test_a_program_is_given_as_one_types_it_or_as_a_list() -> None:
+    for command in ("\"sh train.sh 'a b'\"", "[sh, train.sh, a b]"):
+        text = SMALL.replace("evaluate:", f"train: {{command: {command}}}\nevaluate:")
+        train = parse_spec(text, Path("/x/ratchet.yaml")).train
+        assert (train.method, train.command) == ("command", ("sh", "train.sh", "a b"))
+
+
 @pytest.mark.parametrize("name", ["retrain", "retrain-spoiled", "retrain-drill"])
 def test_the_shipped_configurations_are_valid(name: str) -> None:
     load_spec(ROOT / "configs" / f"{name}.yaml")
@@ -152,6 +167,18 @@ def test_base_models_come_from_three_places() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (
+            ("evaluate:", "train: {method: command}\nevaluate:"),
+            "train.command: expected with method: command",
+        ),
+        (
+            ("evaluate:", "train: {method: kto, batch_size: 1}\nevaluate:"),
+            "train.batch_size: found 1, expected at least 2",
+        ),
+        (
+            ("evaluate:", "train: {command: sh, files: [../x]}\nevaluate:"),
+            "train.files: ../x is not below the spec's folder",
+        ),
         (("project: p", "project: P P"), "1:10: project: found 'P P', expected a name"),
         (("data: {train: a.jsonl}", "data: {trian: a.jsonl}"), "data.trian: found an unknown key"),
         (("gates: [", "gates: [{metric: x}, "), "gates[0]: found 0 bounds"),

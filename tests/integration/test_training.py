@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from ratchet.engine.weights import ADAPTER_FILES, quiet
+from ratchet.kit.processes import StopNotice
+from ratchet.train.lora import Job, Report, Trained, adapter_digest
 from ratchet.train.main import is_disk_full
-from ratchet.train.sft import adapter_digest, train
+from ratchet.train.sft import train
 from tests import tiny
 
 RECIPE: dict[str, Any] = {
@@ -34,15 +36,23 @@ KILLABLE = """
 import json, sys, time
 from pathlib import Path
 from ratchet.engine.weights import quiet
+from ratchet.kit.processes import StopNotice
+from ratchet.train.lora import Job, Preempted
 from ratchet.train.sft import train
 quiet()
+stop = StopNotice()
+stop.listen()
 base, data, work, recipe = sys.argv[1:5]
 rows = [json.loads(line) for line in Path(data).read_text().splitlines()]
 def report(progress, losses):
     for step, _ in losses:
         print(step, flush=True)
         time.sleep(0.1)
-train(Path(base), rows, json.loads(recipe), Path(work), report)
+try:
+    train(Job(base=Path(base), start=None, rows=rows, recipe=json.loads(recipe), work=Path(work),
+              report=report, stop=stop))
+except Preempted as stopped:
+    print(stopped, flush=True)
 """
 
 
@@ -63,13 +73,29 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def trained_in(
+    base: Path, rows: list[dict[str, Any]], work: Path, report: Report = lambda *_: None
+) -> Trained:
+    job = Job(
+        base=base,
+        start=None,
+        rows=rows,
+        recipe=RECIPE,
+        work=work,
+        report=report,
+        stop=StopNotice(),
+    )
+    return train(job)
+
+
 def test_training_learns_and_reports_every_step(base: Path, data: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, float]] = []
 
-    trained = train(base, rows_of(data), RECIPE, tmp_path, lambda _, losses: seen.extend(losses))
+    trained = trained_in(base, rows_of(data), tmp_path, lambda _, losses: seen.extend(losses))
 
     assert [step for step, _ in seen] == list(range(1, 17))
     assert trained.steps == 16
+    assert trained.loss is not None
     assert trained.loss < seen[0][1] - 0.5
     assert all((trained.adapter / name).exists() for name in ADAPTER_FILES)
 
@@ -77,7 +103,7 @@ def test_training_learns_and_reports_every_step(base: Path, data: Path, tmp_path
 def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
-    whole = train(base, rows_of(data), RECIPE, tmp_path / "whole", lambda *_: None)
+    whole = trained_in(base, rows_of(data), tmp_path / "whole")
     killed = tmp_path / "killed"
     command = [sys.executable, "-c", KILLABLE, str(base), str(data), str(killed)]
     process = subprocess.Popen(
@@ -92,10 +118,9 @@ def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
     time.sleep(0.1)
 
     resumed_from: list[int] = []
-    rest = train(
+    rest = trained_in(
         base,
         rows_of(data),
-        RECIPE,
         killed,
         lambda progress, _: resumed_from.append(progress["step"]),
     )
@@ -111,12 +136,12 @@ def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
 def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
-    train(base, rows_of(data)[:32], RECIPE, tmp_path, lambda *_: None)
+    trained_in(base, rows_of(data)[:32], tmp_path)
     newest = tmp_path / "checkpoints" / "checkpoint-8"
     (newest / "trainer_state.json").write_text('{"half": ')
 
     first: list[int] = []
-    train(base, rows_of(data), RECIPE, tmp_path, lambda p, _: first.append(p["step"]))
+    trained_in(base, rows_of(data), tmp_path, lambda p, _: first.append(p["step"]))
 
     assert first[0] == 4
     assert (tmp_path / "checkpoints" / "broken-checkpoint-8").exists()

@@ -27,7 +27,16 @@ def test_an_attempt_that_lives_or_did_it_needs_no_other(state: str) -> None:
 def test_a_lost_attempt_is_tried_again_until_it_is_too_often() -> None:
     assert next_attempt(AttemptOutcome(2, AttemptState.LOST, "killed")) == 3
     with pytest.raises(Rejected, match="lost 20 workers"):
-        next_attempt(AttemptOutcome(ATTEMPTS_MAX, AttemptState.LOST, "killed"))
+        next_attempt(AttemptOutcome(50, AttemptState.LOST, "killed", ATTEMPTS_MAX))
+
+
+def test_attempts_that_get_further_are_not_counted() -> None:
+    assert next_attempt(AttemptOutcome(50, AttemptState.PREEMPTED, "spot", 1)) == 51
+
+
+def test_what_does_not_fit_is_not_tried_again() -> None:
+    with pytest.raises(Rejected, match="a larger machine"):
+        next_attempt(AttemptOutcome(1, AttemptState.OUT_OF_MEMORY, "a larger machine"))
 
 
 def test_a_failed_attempt_ends_the_stage_with_its_reason() -> None:
@@ -51,10 +60,12 @@ def test_a_queued_run_runs_or_is_cancelled() -> None:
         check_run_move(RunState.QUEUED, RunState.PROMOTED)
 
 
-def test_attempts_end_in_four_ways() -> None:
+def test_attempts_end_in_six_ways() -> None:
     assert [s.value for s in AttemptState if s.is_end] == [
         "succeeded",
         "failed",
         "lost",
+        "preempted",
+        "out_of_memory",
         "cancelled",
     ]

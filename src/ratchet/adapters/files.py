@@ -32,6 +32,9 @@ class LocalFiles:
     async def rows(self, folder: Path, patterns: Sequence[str], method: str = "sft") -> Rows:
         return await asyncio.to_thread(_read, folder, patterns, method)
 
+    async def contents(self, folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+        return await asyncio.to_thread(_contents, folder, names)
+
     async def suite(self, folder: Path, path: str) -> SuiteFile:
         return await asyncio.to_thread(_suite, folder, path)
 
@@ -46,6 +49,18 @@ def _read(folder: Path, patterns: Sequence[str], method: str = "sft") -> Rows:
             good += rows.good
             bad += rows.bad
     return Rows(tuple(good), tuple(bad))
+
+
+def _contents(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    contents = {}
+    for name in names:
+        try:
+            contents[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise Rejected(
+                f"train.files: {name} in {folder}: cannot be read: {error.strerror}"
+            ) from error
+    return contents
 
 
 def _lines(name: str, content: bytes) -> list[str]:

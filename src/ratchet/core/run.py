@@ -11,8 +11,8 @@ from ratchet.core.errors import Rejected
 
 AttemptId = NewType("AttemptId", str)
 
-# Attempts of one stage.  Machines may be taken away again and again; this many deaths are no bad
-# luck but a fault that repeats.
+# Attempts of one stage that got no further than the ones before.  Machines may be taken away again
+# and again while the work goes on; so many deaths at one place are a fault that repeats.
 ATTEMPTS_MAX = 20
 
 
@@ -62,6 +62,10 @@ class AttemptState(Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     LOST = "lost"
+    """The worker was gone without a word."""
+    PREEMPTED = "preempted"
+    """The machine was wanted back, and the worker had time to save."""
+    OUT_OF_MEMORY = "out_of_memory"
     CANCELLED = "cancelled"
 
     @property
@@ -97,20 +101,23 @@ class AttemptOutcome:
     number: int
     state: AttemptState
     because: str
+    in_place: int = 1
+    """Attempts since the first that began where the furthest one began."""
 
 
 def next_attempt(last: AttemptOutcome | None) -> int | None:
     """The number of the attempt to start, or None when the last one is alive or did it.
 
-    A lost attempt is tried again from its checkpoint; a failed one is not, because the same
-    input fails the same way.  Raises `Rejected` with the reason when the stage cannot go on.
+    A lost or preempted attempt is tried again from its checkpoint; a failed one is not, because the
+    same input fails the same way, nor one that is too large for the machine.  Raises `Rejected`
+    with the reason when the stage cannot go on.
     """
     if last is None:
         return 1
     if last.state in (AttemptState.WANTED, AttemptState.RUNNING, AttemptState.SUCCEEDED):
         return None
-    if last.state is AttemptState.LOST and last.number < ATTEMPTS_MAX:
+    if last.state not in (AttemptState.LOST, AttemptState.PREEMPTED):
+        raise Rejected(last.because)
+    if last.in_place < ATTEMPTS_MAX:
         return last.number + 1
-    if last.state is AttemptState.LOST:
-        raise Rejected(f"lost {last.number} workers, the last one: {last.because}")
-    raise Rejected(last.because)
+    raise Rejected(f"lost {last.in_place} workers at one place, the last one: {last.because}")

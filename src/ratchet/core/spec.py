@@ -75,18 +75,46 @@ class Lora:
     alpha: int = 32
 
 
+METHODS = ("sft", "dpo", "kto", "command")
+# Preferences move a model that already answers well: large steps would break it.
+LEARNING_RATES = {"sft": 1e-3, "dpo": 5e-5, "kto": 5e-5, "command": 1e-3}
+STARTS = {"sft": "base", "dpo": "baseline", "kto": "baseline", "command": "base"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
     """The recipe of a fine-tuning."""
 
     method: str = "sft"
+    start: str = "base"
+    """`base`: a new adapter; `baseline`: the adapter that serves, trained on."""
     lora: Lora = field(default_factory=Lora)
     epochs: float = 1.0
     learning_rate: float = 1e-3
     batch_size: int = 16
     max_length_tokens: int = 512
     seed: int = 0
-    checkpoint_every_steps: int = 10
+    beta: float = 0.1
+    """Of dpo and kto: how dear it is to leave what the model was."""
+    checkpoint_every_steps: int = 0
+    """0: by the time that a save and a step take."""
+    command: tuple[str, ...] = ()
+    """Of `method: command`: the program and its arguments."""
+    files: tuple[str, ...] = ()
+    """Of `method: command`: what the program is made of, relative to the spec's folder."""
+
+    def __post_init__(self) -> None:
+        if (self.method == "command") != bool(self.command):
+            raise Rejected("train.command: expected with method: command, and only there")
+        if self.files and not self.command:
+            raise Rejected("train.files: expected with method: command only")
+        for name in self.files:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise Rejected(f"train.files: {name} is not below the spec's folder")
+        if self.method == "kto" and self.batch_size < 2:
+            raise Rejected(
+                "train.batch_size: found 1, expected at least 2: kto compares the rows of a batch"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,3 +28,21 @@ def follow(parent: int) -> None:
     if os.getppid() != parent:
         # It ended before the kernel was told.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopNotice:
+    """SIGTERM as a thing to look at: how clouds, Kubernetes and supervisors ask for a machine back.
+
+    From `listen` on the signal ends nothing by itself; the program looks at `given` where it can
+    stop well.
+    """
+
+    def __init__(self) -> None:
+        self.given = False
+
+    def listen(self) -> None:
+        """For the main thread."""
+        signal.signal(signal.SIGTERM, self._hear)
+
+    def _hear(self, *_: object) -> None:
+        self.given = True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from ratchet.core import precheck
+from ratchet.core.artifact import Version
 from ratchet.core.data import Row, Rows
 from ratchet.core.dataset import is_held_out
 from ratchet.core.errors import Rejected
@@ -17,7 +18,7 @@ from ratchet.core.precheck import Found
 from ratchet.core.spec import Personal, Spec
 from ratchet.core.suite import HELD_OUT, Suite, suite_of
 from ratchet.kit.clock import Clock
-from ratchet.ports import BaseModelSource, EvidenceSource, FileSource
+from ratchet.ports import BaseModelSource, EvidenceSource, FileSource, ProjectStore, Registry
 
 # What users sent for so long is what a release's plan is measured by.
 PLANNED_FROM = timedelta(days=1)
@@ -30,6 +31,8 @@ class MaterialParts:
     files: FileSource
     bases: BaseModelSource
     evidence: EvidenceSource
+    projects: ProjectStore
+    registry: Registry
     clock: Clock
 
 
@@ -39,6 +42,8 @@ class Material:
 
     train: Rows
     suites: tuple[Suite, ...]
+    code: Mapping[str, bytes]
+    """Files of a training program of the user's own."""
     problems: tuple[str, ...] = ()
 
     def whole(self) -> Material:
@@ -52,9 +57,13 @@ async def gather(spec: Spec, folder: Path, files: FileSource) -> Material:
     """Read everything that can be read."""
     problems: list[str] = []
     suites: list[Suite] = []
-    rows = Rows((), ())
+    rows, code = Rows((), ()), dict[str, bytes]()
     try:
         rows = await files.rows(folder, spec.data.files, spec.train.method)
+    except Rejected as problem:
+        problems.append(str(problem))
+    try:
+        code = dict(await files.contents(folder, spec.train.files))
     except Rejected as problem:
         problems.append(str(problem))
     share = spec.data.held_out_share
@@ -74,7 +83,7 @@ async def gather(spec: Spec, folder: Path, files: FileSource) -> Material:
             problems.append(str(problem))
         else:
             suites.append(suite_of(file, items))
-    return Material(Rows(learnt, rows.bad), tuple(suites), tuple(problems))
+    return Material(Rows(learnt, rows.bad), tuple(suites), code, tuple(problems))
 
 
 async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
@@ -88,9 +97,38 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     ]
     if (fault := await parts.bases.problem(spec.base)) is not None:
         found.append(Found((fault,)))
+    try:
+        await start_of(spec, parts.projects, parts.registry)
+    except Rejected as problem:
+        found.append(Found((str(problem),)))
     if (never := never_decides(spec.release, *seen)) is not None:
         found.append(Found((never,)))
     return precheck.together(found)
+
+
+async def start_of(spec: Spec, projects: ProjectStore, registry: Registry) -> Version | None:
+    """The version whose adapter a training goes on from; None for a new adapter.
+
+    Raises `Rejected` when the one that serves does not fit.
+    """
+    project = await projects.find(spec.project)
+    if spec.train.start == "base" or project is None or project.baseline is None:
+        return None
+    baseline = await registry.get(project.baseline)
+    if baseline.adapter_uri is None:
+        return None
+    if baseline.base != spec.base.source:
+        raise Rejected(
+            f"train.start: the baseline {baseline.id} is an adapter of {baseline.base}, not of "
+            f"{spec.base.source}: set train.start: base"
+        )
+    known = baseline.recipe.get("lora") if spec.train.method != "command" else None
+    if isinstance(known, dict) and known != asdict(spec.train.lora):
+        raise Rejected(
+            f"train.lora: the baseline {baseline.id}, which training starts from, has rank "
+            f"{known['rank']} and alpha {known['alpha']}: set the same, or train.start: base"
+        )
+    return baseline
 
 
 def _look(spec: Spec, material: Material) -> Found:

@@ -29,10 +29,10 @@ from ratchet.core.run import RunState, StageName, StageState, next_attempt
 from ratchet.core.suite import Suite
 from ratchet.durable.flow import Flow
 from ratchet.kit.clock import Clock
-from ratchet.kit.digest import digest_json
+from ratchet.kit.digest import digest_bytes, digest_json
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
-from ratchet.operations.material import MaterialParts, gather, inspect
+from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.ports import (
     AttemptStore,
     EvidenceSource,
@@ -120,7 +120,11 @@ class Pipeline:
         recipe = {"files": list(run.spec.data.files), "held_out": run.spec.data.held_out_share}
         dataset = await freeze(run.spec.project, material.train.good, recipe, self.datasets)
         suites = [await self._freeze_suite(suite) for suite in material.suites]
+        code = {name: f"code/{digest_bytes(file)}" for name, file in material.code.items()}
+        for name, uri in code.items():
+            await self.objects.put(uri, material.code[name])
         detail = {
+            "code": code,
             "dataset": dataset.id,
             "uri": dataset.uri,
             "rows": dataset.rows,
@@ -161,6 +165,12 @@ class Pipeline:
             "train": asdict(run.spec.train),
             "served_name": run.spec.served_name,
         }
+        if stage is StageName.TRAIN:
+            start = await self._start(run)
+            assignment |= {
+                "code": frozen.get("code", {}),
+                "start": None if start is None else start.adapter_uri,
+            }
         if stage is StageName.EVALUATE:
             trained = await self.attempts.result(run.id, StageName.TRAIN)
             baseline = await self._baseline(run)
@@ -183,7 +193,8 @@ class Pipeline:
         stage = StageName(stage_value)
         result = await self.attempts.result(run_id, stage)
         if stage is StageName.TRAIN:
-            because = f"{result['steps']} steps, loss {result['loss']:.3f}"
+            loss = "" if result["loss"] is None else f", loss {result['loss']:.3f}"
+            because = f"{result['steps']} steps{loss}"
             await self._end(run_id, stage, result, because)
             return
         run = await self.runs.get(run_id)
@@ -216,7 +227,7 @@ class Pipeline:
         trained = await self._detail(run_id, StageName.TRAIN)
         frozen = await self._detail(run_id, StageName.FREEZE)
         gates = await self._detail(run_id, StageName.GATE)
-        recipe: dict[str, object] = asdict(run.spec.train)
+        recipe = await self._recipe(run, frozen)
         report: dict[str, object] = {"metrics": gates["candidate"], "gates": gates["gates"]}
         version = Version(
             id=version_id(
@@ -238,6 +249,18 @@ class Pipeline:
         await self.registry.add(version, self.clock.now())
         detail = {"version": version.id}
         await self._end(run_id, StageName.REGISTER, detail, f"version {version.id}")
+
+    async def _recipe(self, run: Run, frozen: Mapping[str, Any]) -> dict[str, object]:
+        """Everything that made the adapter besides base and data."""
+        recipe: dict[str, object] = asdict(run.spec.train)
+        if code := frozen.get("code"):
+            recipe["code"] = code
+        if (start := await self._start(run)) is not None:
+            recipe["started_from"] = {"version": start.id, "adapter": start.adapter_digest}
+        return recipe
+
+    async def _start(self, run: Run) -> Version | None:
+        return await start_of(run.spec, self.projects, self.registry)
 
     async def mirror(self, run_id: RunId) -> str:
         """Copy the version to the team's tracker.  By version.  Being away never stops a run."""

@@ -33,6 +33,9 @@ class FileSource(Protocol):
         Raises `Rejected` naming a pattern that matches nothing.
         """
 
+    async def contents(self, folder: Path, names: Sequence[str]) -> Mapping[str, bytes]:
+        """Files as they are, by name.  Raises `Rejected` naming one that cannot be read."""
+
     async def suite(self, folder: Path, path: str) -> SuiteFile:
         """Raises `Rejected` with file, line, found and expected."""
 

@@ -6,6 +6,7 @@ back, and only the newest progress is kept meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -18,6 +19,7 @@ from ratchet.wire.ratchet.v1 import worker_pb2, worker_pb2_grpc
 
 HEARTBEAT_SECONDS = 1.0
 CALL_SECONDS = 10.0
+YIELD_SECONDS = 2.0
 RETRY_SECONDS_MAX = 5.0
 GONE = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
 
@@ -66,6 +68,22 @@ class Desk:
     def fail(self, because: str) -> None:
         """The input or the work is at fault: trying again would fail the same way."""
         self._finish(worker_pb2.OUTCOME_FAILED, "", because)
+
+    def yield_place(self, because: str) -> bool:
+        """The machine is wanted back.  Told once, not waited for; answers whether it was heard."""
+        request = worker_pb2.FinishRequest(
+            attempt_id=self._attempt, outcome=worker_pb2.OUTCOME_PREEMPTED, because=because
+        )
+        self._closed.set()
+        self._send_heartbeat()
+        with contextlib.suppress(grpc.RpcError):
+            self._stub.Finish(request, timeout=YIELD_SECONDS, metadata=self._metadata)
+            return True
+        return False
+
+    def outgrow(self, because: str) -> None:
+        """The work does not fit into this machine's memory."""
+        self._finish(worker_pb2.OUTCOME_OUT_OF_MEMORY, "", because)
 
     def _finish(self, outcome: worker_pb2.Outcome, result: str, because: str) -> None:
         self._closed.set()

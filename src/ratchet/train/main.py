@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import gzip
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from obstore.exceptions import BaseError
 from safetensors import SafetensorError
 
@@ -26,15 +30,18 @@ from ratchet.engine.weights import (
     ADAPTER_FILES,
     WeightsError,
     base_folder,
+    fetch_adapter,
     get,
     open_store,
     put_new,
     quiet,
 )
 from ratchet.kit.peers import PeerFiles
+from ratchet.kit.processes import StopNotice
+from ratchet.train import command, preference, sft
 from ratchet.train.desk import Desk, Superseded
 from ratchet.train.evaluate import EngineArguments, EngineFailed, engine, run_suite
-from ratchet.train.sft import adapter_digest, train
+from ratchet.train.lora import Job, Preempted, Trained, adapter_digest
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -55,17 +62,32 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     quiet()
+    options.stop = StopNotice()
     peers = PeerFiles(*options.peers) if options.peers else None
     desk = Desk(options.server, options.attempt, options.token_file.read_text().strip(), peers)
     try:
         assignment = desk.claim()
+        if assignment["stage"] == "train":
+            # Asking a suite keeps every answer as it comes, so it may end anywhere.
+            options.stop.listen()
         result = STAGES[assignment["stage"]](assignment, desk, options)
         desk.succeed(result)
+    except Preempted as stopped:
+        print(f"attempt {options.attempt}: {stopped}")
+        # Unheard, the exit code tells it to whoever started us.
+        return 0 if desk.yield_place(str(stopped)) else command.TRY_AGAIN
     except Superseded:
         print(f"attempt {options.attempt} is no longer wanted")
     except (WeightsError, EngineFailed, Rejected) as error:
         _tell(desk, str(error))
-    except (OSError, RuntimeError, SafetensorError, BaseError) as error:
+    except (OSError, RuntimeError, MemoryError, SafetensorError, BaseError) as error:
+        if is_out_of_memory(error):
+            with contextlib.suppress(Superseded):
+                desk.outgrow(
+                    f"out of memory: {str(error).splitlines()[0][:200]}. Lower train.batch_size or "
+                    "train.max_length, or take a larger machine"
+                )
+            return 0
         if not is_disk_full(error):
             raise
         _tell(desk, f"disk full: {error}. Free some space and start the run again")
@@ -76,6 +98,15 @@ def is_disk_full(error: Exception) -> bool:
     """Whether a write failed for want of space; torch, safetensors and obstore each say so in an
     exception of their own, with the kernel's words inside."""
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine, or its graphics card, has no more memory.
+
+    torch's allocator for CPUs says so in a bare `RuntimeError`.
+    """
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
 def _tell(desk: Desk, because: str) -> None:
@@ -98,15 +129,26 @@ def train_stage(
         desk.report({"doing": "training", **progress}, losses)
         desk.check()
 
-    trained = train(base, rows, assignment["train"], work, report)
-    digest = adapter_digest(trained.adapter, assignment["base"])
-    uri = f"adapters/{digest[:24]}"
-    size = 0
-    for name in ADAPTER_FILES:
-        content = (trained.adapter / name).read_bytes()
-        size += len(content)
-        put_new(store, f"{uri}/{name}", content)
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    start = assignment.get("start")
+    job = Job(
+        base=base,
+        start=fetch_adapter(options.objects, start, options.cache) if start else None,
+        rows=rows,
+        recipe=assignment["train"],
+        work=work,
+        report=report,
+        stop=options.stop,
+    )
+    with alone(work):
+        trained = _train(job, assignment, store)
+        digest = adapter_digest(trained.adapter, assignment["base"])
+        uri = f"adapters/{digest[:24]}"
+        size = 0
+        for name in ADAPTER_FILES:
+            content = (trained.adapter / name).read_bytes()
+            size += len(content)
+            put_new(store, f"{uri}/{name}", content)
+        shutil.rmtree(work / "checkpoints", ignore_errors=True)
     return {
         "adapter_uri": uri,
         "adapter_digest": digest,
@@ -117,6 +159,23 @@ def train_stage(
         "seconds": trained.seconds,
         "tokens": trained.tokens,
     }
+
+
+def _train(job: Job, assignment: dict[str, Any], store: Any) -> Trained:
+    method = job.recipe["method"]
+    if method == "command":
+        code = {name: get(store, uri) for name, uri in assignment["code"].items()}
+        return command.train(job, code)
+    return METHODS[method](job)
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Nobody else trains in this folder: an attempt that was asked to stop may still be saving when
+    the next one begins."""
+    with (work / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_dataset(store: Any, uri: str) -> list[dict[str, Any]]:
@@ -191,6 +250,7 @@ class _Count:
         self._before += items
 
 
+METHODS = {"sft": sft.train, "dpo": preference.train_dpo, "kto": preference.train_kto}
 STAGES = {"train": train_stage, "evaluate": evaluate_stage}
 
 if __name__ == "__main__":

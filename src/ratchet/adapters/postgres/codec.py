@@ -121,6 +121,7 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 def spec_from_json(value: dict[str, Any]) -> Spec:
     train = dict(value["train"])
     lora = Lora(**train.pop("lora"))
+    train |= {key: tuple(train[key]) for key in ("command", "files") if key in train}
     return Spec(
         project=value["project"],
         served_name=value["served_name"],

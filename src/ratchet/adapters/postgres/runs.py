@@ -241,7 +241,9 @@ class PostgresAttempts:
         row = await self._last(run_id, stage)
         if row is None:
             return None
-        return AttemptOutcome(row["number"], AttemptState(row["state"]), row["because"])
+        return AttemptOutcome(
+            row["number"], AttemptState(row["state"]), row["because"], row["in_place"]
+        )
 
     async def _last(self, run_id: RunId, stage: StageName) -> Row | None:
         return await self._db.one("last_attempt", run_id=run_id, stage=stage.value)

@@ -18,6 +18,8 @@ from ratchet.adapters.specfile.values import (
     read_base,
     read_cache,
     read_capture,
+    read_checkpoints,
+    read_command,
     read_exact,
     read_fallback,
     read_name,
@@ -39,6 +41,7 @@ from ratchet.adapters.specfile.values import (
     share,
 )
 from ratchet.core.segments import Dimension
+from ratchet.core.spec import METHODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,32 @@ FIELDS: Mapping[str, Field] = {
         "allow.",
     ),
     "train.method": Field(
-        read_one_of("sft"), {"enum": ["sft"]}, "Supervised fine-tuning. Default sft."
+        read_one_of(*METHODS),
+        {"enum": [*METHODS]},
+        "Supervised fine-tuning (sft), pairs of answers (dpo), thumbs (kto), or a program of yours "
+        "(command). Default sft.",
+    ),
+    "train.start": Field(
+        read_one_of("base", "baseline"),
+        {"enum": ["base", "baseline"]},
+        "A new adapter over the base, or the one that serves, trained on. Default baseline for dpo "
+        "and kto, else base.",
+    ),
+    "train.beta": Field(
+        number(0.001, 10.0),
+        {"type": "number"},
+        "Of dpo and kto: how dear it is to leave what the model was. Default 0.1.",
+    ),
+    "train.command": Field(
+        read_command,
+        _PATHS_SCHEMA,
+        'A program that trains, with its arguments: ["python", "train.py"]. It keeps the contract '
+        "of docs/howto/trainers.md.",
+    ),
+    "train.files": Field(
+        read_texts,
+        _PATHS_SCHEMA,
+        "Files of train.command, relative to the spec's folder. Part of the version's recipe.",
     ),
     "train.lora.rank": Field(read_whole(1, 512), {"type": "integer"}, "LoRA rank. Default 16."),
     "train.lora.alpha": Field(read_whole(1, 1024), {"type": "integer"}, "LoRA scale. Default 32."),
@@ -109,7 +137,9 @@ FIELDS: Mapping[str, Field] = {
         number(0.01, 100), {"type": "number"}, "Passes over the data. Default 1."
     ),
     "train.learning_rate": Field(
-        number(1e-8, 1.0), {"type": "number"}, "Peak, decays linearly to zero. Default 0.001."
+        number(1e-8, 1.0),
+        {"type": "number"},
+        "Peak, decays linearly to zero. Default 0.001, for dpo and kto 0.00005.",
     ),
     "train.batch_size": Field(read_whole(1, 4096), {"type": "integer"}, "Rows a step. Default 16."),
     "train.max_length": Field(
@@ -117,7 +147,9 @@ FIELDS: Mapping[str, Field] = {
     ),
     "train.seed": Field(read_whole(0, 2**31 - 1), {"type": "integer"}, "Of all chance. Default 0."),
     "train.checkpoint_every_steps": Field(
-        read_whole(1, 1_000_000), {"type": "integer"}, "Work that a kill can cost. Default 10."
+        read_checkpoints,
+        {"oneOf": [{"type": "integer"}, {"const": "auto"}]},
+        "Work that a kill can cost. Default auto: by how long a save and a step take.",
     ),
     "evaluate.suites": Field(read_texts, _PATHS_SCHEMA, "Evaluation suites, YAML files.", True),
     "evaluate.near_duplicates": Field(

@@ -20,6 +20,8 @@ from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
 from ratchet.core.spec import (
+    LEARNING_RATES,
+    STARTS,
     BaseModel,
     DataPlan,
     Drill,
@@ -92,25 +94,12 @@ def parse_spec(text: str, path: Path) -> Spec:
 
 
 def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
-    recipe = _given(
-        values,
-        "train",
-        method="method",
-        epochs="epochs",
-        learning_rate="learning_rate",
-        batch_size="batch_size",
-        max_length_tokens="max_length",
-        seed="seed",
-        checkpoint_every_steps="checkpoint_every_steps",
-    )
     return Spec(
         project=values["project"],
         served_name=values["model.name"],
         base=BaseModel(source=values["model.base"]),
         data=_data(values),
-        train=Train(
-            lora=Lora(**_given(values, "train.lora", rank="rank", alpha="alpha")), **recipe
-        ),
+        train=_train(values),
         suites=values["evaluate.suites"],
         gates=gates,
         engine=EngineKind(values.get("engine", "builtin")),
@@ -143,6 +132,28 @@ def _triggers(values: Mapping[str, Any]) -> Triggers:
         settle_seconds="settle",
     )
     return Triggers(merge=Merge(**merge) if merge else None, **given)
+
+
+def _train(values: Mapping[str, Any]) -> Train:
+    recipe = _given(
+        values,
+        "train",
+        method="method",
+        start="start",
+        epochs="epochs",
+        learning_rate="learning_rate",
+        batch_size="batch_size",
+        max_length_tokens="max_length",
+        seed="seed",
+        beta="beta",
+        checkpoint_every_steps="checkpoint_every_steps",
+        command="command",
+        files="files",
+    )
+    method = recipe.setdefault("method", "command" if "command" in recipe else "sft")
+    recipe.setdefault("start", STARTS[method])
+    recipe.setdefault("learning_rate", LEARNING_RATES[method])
+    return Train(lora=Lora(**_given(values, "train.lora", rank="rank", alpha="alpha")), **recipe)
 
 
 def _data(values: Mapping[str, Any]) -> DataPlan:

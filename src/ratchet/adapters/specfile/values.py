@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,6 +111,25 @@ def read_texts(value: Any) -> tuple[str, ...]:
     if not values or not all(isinstance(item, str) and item.strip() for item in values):
         raise Unfit("a path, or a list of paths")
     return tuple(values)
+
+
+def read_command(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = shlex.split(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, list) or not value or not all(isinstance(x, str) for x in value):
+        raise Unfit("a program with its arguments, as a list of texts or as one would type it")
+    return tuple(value)
+
+
+def read_checkpoints(value: Any) -> int:
+    if value == "auto":
+        return 0
+    if type(value) is not int or not 1 <= value <= 1_000_000:
+        raise Unfit("auto, or a whole number from 1 to 1000000")
+    return value
 
 
 def read_notches(value: Any) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ from ratchet.wire.ratchet.v1 import worker_pb2_grpc
 _OUTCOMES = {
     pb.OUTCOME_SUCCEEDED: AttemptState.SUCCEEDED,
     pb.OUTCOME_FAILED: AttemptState.FAILED,
+    pb.OUTCOME_PREEMPTED: AttemptState.PREEMPTED,
+    pb.OUTCOME_OUT_OF_MEMORY: AttemptState.OUT_OF_MEMORY,
 }
 
 

@@ -56,7 +56,14 @@ UPDATE stages SET state = :state, because = :because, ended_at = :now
  WHERE run_id = :run_id AND state = 'running';
 
 -- name: last_attempt
-SELECT * FROM attempts WHERE run_id = :run_id AND stage = :stage ORDER BY number DESC LIMIT 1;
+WITH tries AS (
+    SELECT *, coalesce((progress->>'resumed_from')::int, 0) AS began
+    FROM attempts
+    WHERE run_id = :run_id AND stage = :stage
+)
+SELECT tries.*, tries.number - furthest.number + 1 AS in_place
+FROM tries, (SELECT number FROM tries ORDER BY began DESC, number LIMIT 1) AS furthest
+ORDER BY tries.number DESC LIMIT 1;
 
 -- name: add_attempt!
 -- Keyed by run, stage and number: asked twice, it is one attempt.

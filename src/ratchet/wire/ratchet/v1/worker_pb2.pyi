@@ -12,9 +12,13 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_UNSPECIFIED: _ClassVar[Outcome]
     OUTCOME_SUCCEEDED: _ClassVar[Outcome]
     OUTCOME_FAILED: _ClassVar[Outcome]
+    OUTCOME_PREEMPTED: _ClassVar[Outcome]
+    OUTCOME_OUT_OF_MEMORY: _ClassVar[Outcome]
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_SUCCEEDED: Outcome
 OUTCOME_FAILED: Outcome
+OUTCOME_PREEMPTED: Outcome
+OUTCOME_OUT_OF_MEMORY: Outcome
 
 class ClaimRequest(_message.Message):
     __slots__ = ("attempt_id",)
