@@ -164,6 +164,7 @@ def _material(settings: Settings, database: Database, clock: Clock) -> MaterialP
         files=LocalFiles(),
         bases=BaseModels(settings.cache_dir),
         evidence=PostgresReleases(database),
+        answered=PostgresTurns(database),
         projects=PostgresProjects(database),
         registry=PostgresRegistry(database),
         clock=clock,

@@ -16,7 +16,7 @@ from ratchet.adapters.specfile.reader import load_spec
 from ratchet.core.errors import Rejected
 from ratchet.kit.clock import SystemClock
 from ratchet.operations.material import MaterialParts, inspect
-from ratchet.ports import EvidenceSource, ProjectStore, Registry
+from ratchet.ports import AnsweredSource, EvidenceSource, ProjectStore, Registry
 from tests import tiny
 
 BAD = Path(__file__).parents[1] / "bad"
@@ -83,6 +83,7 @@ def look(case: Path, model: Path, folder: Path) -> tuple[str, ...]:
         files=LocalFiles(),
         bases=BaseModels(None),
         evidence=cast(EvidenceSource, NobodyAsked()),
+        answered=cast(AnsweredSource, NobodyAsked()),
         projects=cast(ProjectStore, NobodyAsked()),
         registry=cast(Registry, NobodyAsked()),
         clock=SystemClock(),

@@ -15,6 +15,7 @@ from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.core.access import Caller, Role
 from ratchet.core.errors import Unavailable
 from ratchet.core.serving import Capture, Serving
+from ratchet.core.spec import LearnedTurns
 from ratchet.core.turns import Feedback, Turn, subject_digest
 from ratchet.kit.clock import ManualClock
 from ratchet.operations.turns import TurnParts, erase, keep_to_retention, tell_followers
@@ -263,3 +264,36 @@ def test_turns_are_read_and_erased_over_http_by_who_may(database_url: str, tmp_p
         assert erased == {"turns": 2, "feedback": 0, "conversations": 0, "versions": ["v_1"]}
 
     with_api(database_url, tmp_path, scenario)
+
+
+def test_turns_are_data_when_somebody_said_something_of_their_answer(database_url: str) -> None:
+    found = []
+
+    async def scenario(database: Database) -> None:
+        await a_live_release(database)
+        turns = PostgresTurns(database)
+        made = [turn("old", days_ago=3), turn("r1", days_ago=1), turn("r2"), turn("silent")]
+        await turns.add(made, NOW)
+        opinions = [said("f0", "old"), said("f1", "r1"), said("f2", "r2"), said("f3", "r2")]
+        await turns.add_feedback([*opinions, said("f4", conversation="c")], NOW)
+        for plan in (
+            LearnedTurns(since_seconds=2 * 86400.0),
+            LearnedTurns(rows_max=1),
+            LearnedTurns(keys=("key_1",)),
+            LearnedTurns(keys=("key_2",)),
+        ):
+            answered = await turns.answered("p", plan, NOW)
+            found.append([(each.request_id, len(each.opinions)) for each in answered])
+        assert answered == []
+        [newest] = await turns.answered("p", LearnedTurns(rows_max=1), NOW)
+        assert newest.answer["content"] == "here"
+        assert newest.correction == "there"
+
+    with_database(database_url, scenario)
+
+    assert found == [
+        [("r1", 1), ("r2", 2)],
+        [("r2", 2)],
+        [("old", 1), ("r1", 1), ("r2", 2)],
+        [],
+    ]

@@ -54,6 +54,17 @@ class Personal(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedTurns:
+    """Turns that people said something of, as rows."""
+
+    since_seconds: float = 30 * 86400.0
+    rows_max: int = 10_000
+    """The newest ones."""
+    keys: tuple[str, ...] = ()
+    """Only what was asked with these API keys; empty: all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlan:
     """What a model learns from, and what must be true of it."""
 
@@ -65,6 +76,11 @@ class DataPlan:
     personal: Personal = Personal.ALLOW
     near_duplicates_max_share: float = 0.01
     """Of the held-out prompts, how many may nearly be in the training data."""
+    turns: LearnedTurns | None = None
+
+    def __post_init__(self) -> None:
+        if not self.files and self.turns is None:
+            raise Rejected("data.train: found nothing, expected files, or data.turns: true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +289,8 @@ class Spec:
     def __post_init__(self) -> None:
         if self.serving.capture is not None:
             return
+        if self.data.turns is not None:
+            raise Rejected("data.turns learns from captured answers: set gateway.capture, too")
         if self.release.detectors:
             names = ", ".join(detector.guard for detector in self.release.detectors)
             raise Rejected(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ratchet.core import precheck
 from ratchet.core.artifact import Version
+from ratchet.core.captured import Captured, rows_of
 from ratchet.core.data import Row, Rows
 from ratchet.core.dataset import is_held_out
 from ratchet.core.errors import Rejected
@@ -18,7 +19,14 @@ from ratchet.core.precheck import Found
 from ratchet.core.spec import Personal, Spec
 from ratchet.core.suite import HELD_OUT, Suite, suite_of
 from ratchet.kit.clock import Clock
-from ratchet.ports import BaseModelSource, EvidenceSource, FileSource, ProjectStore, Registry
+from ratchet.ports import (
+    AnsweredSource,
+    BaseModelSource,
+    EvidenceSource,
+    FileSource,
+    ProjectStore,
+    Registry,
+)
 
 # What users sent for so long is what a release's plan is measured by.
 PLANNED_FROM = timedelta(days=1)
@@ -31,6 +39,7 @@ class MaterialParts:
     files: FileSource
     bases: BaseModelSource
     evidence: EvidenceSource
+    answered: AnsweredSource
     projects: ProjectStore
     registry: Registry
     clock: Clock
@@ -45,6 +54,7 @@ class Material:
     code: Mapping[str, bytes]
     """Files of a training program of the user's own."""
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def whole(self) -> Material:
         """Raises `Rejected` if something could not be read."""
@@ -53,9 +63,9 @@ class Material:
         return self
 
 
-async def gather(spec: Spec, folder: Path, files: FileSource) -> Material:
+async def gather(spec: Spec, folder: Path, parts: MaterialParts) -> Material:
     """Read everything that can be read."""
-    problems: list[str] = []
+    files, problems = parts.files, list[str]()
     suites: list[Suite] = []
     rows, code = Rows((), ()), dict[str, bytes]()
     try:
@@ -66,6 +76,8 @@ async def gather(spec: Spec, folder: Path, files: FileSource) -> Material:
         code = dict(await files.contents(folder, spec.train.files))
     except Rejected as problem:
         problems.append(str(problem))
+    captured = await _captured(spec, parts)
+    rows = Rows((*rows.good, *captured.rows), rows.bad)
     share = spec.data.held_out_share
     kept = tuple(row for row in rows.good if is_held_out(row, share)) if share else ()
     learnt = tuple(row for row in rows.good if not is_held_out(row, share)) if share else rows.good
@@ -83,15 +95,24 @@ async def gather(spec: Spec, folder: Path, files: FileSource) -> Material:
             problems.append(str(problem))
         else:
             suites.append(suite_of(file, items))
-    return Material(Rows(learnt, rows.bad), tuple(suites), code, tuple(problems))
+    notes = tuple(f"data.turns: {n} turns left out: {why}" for why, n in captured.left_out.items())
+    return Material(Rows(learnt, rows.bad), tuple(suites), code, tuple(problems), notes)
+
+
+async def _captured(spec: Spec, parts: MaterialParts) -> Captured:
+    if spec.data.turns is None:
+        return Captured((), {})
+    now = parts.clock.now()
+    turns = await parts.answered.answered(spec.project, spec.data.turns, now)
+    return rows_of(turns, spec.train.method)
 
 
 async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     """Everything that can be known before work begins, all problems at once.  Read only."""
-    material = await gather(spec, folder, parts.files)
+    material = await gather(spec, folder, parts)
     seen = await parts.evidence.answers(spec.project, parts.clock.now() - PLANNED_FROM)
     found = [
-        Found(material.problems),
+        Found(material.problems, material.notes),
         await asyncio.to_thread(_look, spec, material),
         await _tokens(spec, material.train.good, parts.bases),
     ]

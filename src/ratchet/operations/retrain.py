@@ -26,6 +26,7 @@ from ratchet.core.gates import (
 )
 from ratchet.core.rollout import Release, ReleaseId, Stage
 from ratchet.core.run import RunState, StageName, StageState, next_attempt
+from ratchet.core.spec import DataPlan
 from ratchet.core.suite import Suite
 from ratchet.durable.flow import Flow
 from ratchet.kit.clock import Clock
@@ -116,8 +117,8 @@ class Pipeline:
     async def freeze(self, run_id: RunId) -> None:
         """Keep the training rows and suites as they are now.  By content."""
         run = await self._begin(run_id, StageName.FREEZE)
-        material = (await gather(run.spec, run.source_dir, self.material.files)).whole()
-        recipe = {"files": list(run.spec.data.files), "held_out": run.spec.data.held_out_share}
+        material = (await gather(run.spec, run.source_dir, self.material)).whole()
+        recipe = _chosen_by(run.spec.data)
         dataset = await freeze(run.spec.project, material.train.good, recipe, self.datasets)
         suites = [await self._freeze_suite(suite) for suite in material.suites]
         code = {name: f"code/{digest_bytes(file)}" for name, file in material.code.items()}
@@ -391,6 +392,14 @@ class Pipeline:
 def weights_of(version: Version) -> str:
     """What identifies the tensors that a version serves."""
     return digest_json({"base": version.base, "adapter": version.adapter_digest})
+
+
+def _chosen_by(data: DataPlan) -> dict[str, object]:
+    """How rows were chosen: part of what names a dataset."""
+    recipe: dict[str, object] = {"files": list(data.files), "held_out": data.held_out_share}
+    if data.turns is not None:
+        recipe["turns"] = asdict(data.turns)
+    return recipe
 
 
 def suite_report(value: Mapping[str, Any]) -> SuiteReport:

@@ -72,6 +72,7 @@ from ratchet.ports.triggers import (
     Watched,
 )
 from ratchet.ports.turns import (
+    AnsweredSource,
     Erased,
     Event,
     EventLog,
@@ -84,6 +85,7 @@ __all__ = [
     "AccessStore",
     "Act",
     "AnswerStore",
+    "AnsweredSource",
     "Answerer",
     "Assignment",
     "AttemptStore",

@@ -8,6 +8,8 @@ from datetime import date, datetime
 from typing import Protocol
 
 from ratchet.core.artifact import VersionId
+from ratchet.core.captured import Answered
+from ratchet.core.spec import LearnedTurns
 from ratchet.core.turns import Feedback, Turn
 from ratchet.ports.pipeline import Json
 
@@ -38,6 +40,13 @@ class TurnStore(Protocol):
 
     async def drop_before(self, project: str, first_day: date) -> list[str]:
         """Drop whole days; answers the tables that went."""
+
+
+class AnsweredSource(Protocol):
+    """Turns as data."""
+
+    async def answered(self, project: str, plan: LearnedTurns, now: datetime) -> list[Answered]:
+        """The newest turns of a project of which somebody said something, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

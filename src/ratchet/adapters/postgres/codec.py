@@ -19,6 +19,7 @@ from ratchet.core.spec import (
     Drill,
     EngineKind,
     Gate,
+    LearnedTurns,
     Lora,
     Personal,
     ReleasePlan,
@@ -146,6 +147,8 @@ def _data(value: dict[str, Any]) -> DataPlan:
     known = dict(value["data"])
     known["files"] = tuple(known["files"])
     known["personal"] = Personal(known["personal"])
+    if (turns := known.get("turns")) is not None:
+        known["turns"] = LearnedTurns(**{**turns, "keys": tuple(turns["keys"])})
     return DataPlan(**known)
 
 

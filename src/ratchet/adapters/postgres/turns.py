@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch, keep_all
 from ratchet.core.artifact import VersionId
+from ratchet.core.captured import Answered, Opinion
+from ratchet.core.spec import LearnedTurns
 from ratchet.core.turns import Feedback, Turn
 from ratchet.ports import Erased, Event
 
@@ -54,6 +56,25 @@ class PostgresTurns:
             conversations=len(named),
             versions=tuple(VersionId(version) for version in versions),
         )
+
+    async def answered(self, project: str, plan: LearnedTurns, now: datetime) -> list[Answered]:
+        rows = await self._db.all(
+            "answered_turns",
+            project=project,
+            since=now - timedelta(seconds=plan.since_seconds),
+            keys=list(plan.keys),
+            limit=plan.rows_max,
+        )
+        return [
+            Answered(
+                request_id=row["request_id"],
+                conversation=row["conversation"],
+                messages=row["messages"],
+                answer=row["answer"],
+                opinions=[Opinion(**said) for said in row["opinions"]],
+            )
+            for row in rows
+        ]
 
     async def drop_before(self, project: str, first_day: date) -> list[str]:
         dropped: list[str] = []

@@ -35,6 +35,7 @@ from ratchet.adapters.specfile.values import (
     read_size,
     read_text,
     read_texts,
+    read_turns,
     read_variable,
     read_whole,
     read_windows,
@@ -85,7 +86,12 @@ FIELDS: Mapping[str, Field] = {
         _PATHS_SCHEMA,
         "JSON Lines, one conversation a line, in the forms that TRL reads; paths, globs, or urls "
         "(s3://BUCKET/data/*.jsonl); .gz is unpacked.",
-        True,
+    ),
+    "data.turns": Field(
+        read_turns,
+        {"type": ["boolean", "object"]},
+        "Learn from captured answers by what people said of them (POST /v1/feedback): true, or "
+        "{since: 30d, rows: 10000, keys: [NAME]}. Needs gateway.capture. Default false.",
     ),
     "data.bad_rows": Field(
         share, _SHARE_SCHEMA, "Share of unreadable rows above which a run stops. Default 1%."

@@ -161,7 +161,7 @@ def _data(values: Mapping[str, Any]) -> DataPlan:
     given |= _given(values, "evaluate", near_duplicates_max_share="near_duplicates")
     if "data.personal" in values:
         given["personal"] = Personal(values["data.personal"])
-    return DataPlan(files=values["data.train"], **given)
+    return DataPlan(files=values.get("data.train", ()), turns=values.get("data.turns"), **given)
 
 
 def _release(values: Mapping[str, Any]) -> ReleasePlan:

@@ -26,6 +26,7 @@ from ratchet.core.serving import (
     Rate,
 )
 from ratchet.core.shadow import PAIRS_MAX, PairJudge, Shadow
+from ratchet.core.spec import LearnedTurns
 from ratchet.core.triggers import CatchUp, Schedule
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
@@ -130,6 +131,21 @@ def read_checkpoints(value: Any) -> int:
     if type(value) is not int or not 1 <= value <= 1_000_000:
         raise Unfit("auto, or a whole number from 1 to 1000000")
     return value
+
+
+def read_turns(value: Any) -> LearnedTurns | None:
+    if isinstance(value, bool):
+        return LearnedTurns() if value else None
+    if not isinstance(value, dict) or not set(value) <= {"since", "rows", "keys"}:
+        raise Unfit("true, or {since: 30d, rows: 10000, keys: [NAME]}")
+    given: dict[str, Any] = {}
+    if "since" in value:
+        given["since_seconds"] = duration(value["since"])
+    if "rows" in value:
+        given["rows_max"] = read_whole(1, 1_000_000)(value["rows"])
+    if "keys" in value:
+        given["keys"] = read_texts(value["keys"])
+    return LearnedTurns(**given)
 
 
 def read_notches(value: Any) -> tuple[int, ...]:

@@ -71,6 +71,25 @@ SELECT turns.*, coalesce(said.feedback, '[]') AS feedback
    AND (NOT :only_said OR said.feedback IS NOT NULL)
  ORDER BY sequence DESC LIMIT :limit;
 
+-- name: answered_turns
+-- The newest of which somebody said something, the oldest first.
+SELECT * FROM (
+SELECT turns.request_id, turns.conversation, turns.messages, turns.answer, turns.at, said.opinions
+  FROM turns
+  JOIN LATERAL (
+       SELECT jsonb_agg(jsonb_build_object(
+                  'thumbs', f.thumbs, 'score', f.score, 'correction', f.correction)
+                  ORDER BY f.at, f.id) AS opinions
+         FROM feedback f
+        WHERE f.project = turns.project AND f.request_id = turns.request_id
+       ) AS said ON said.opinions IS NOT NULL
+ WHERE turns.project = :project AND turns.at >= :since
+   AND (:keys::text[] = '{}' OR turns.key_id = ANY (:keys::text[])
+        OR turns.key_id IN (SELECT id FROM keys
+                             WHERE project = :project AND name = ANY (:keys::text[])))
+ ORDER BY turns.at DESC, turns.request_id LIMIT :limit) AS newest
+ ORDER BY at, request_id;
+
 -- name: capture_counts
 -- What was sampled and given whole, and how much of it became turns.
 SELECT count(*) AS sampled,
