@@ -14,6 +14,7 @@ from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.oidc import OidcTokens
 from ratchet.adapters.openai import OpenAi
 from ratchet.adapters.postgres.access import PostgresAccess
+from ratchet.adapters.postgres.artifacts import PostgresArtifacts
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.ledger import PostgresLedger
@@ -43,6 +44,7 @@ from ratchet.durable.flow import Durable
 from ratchet.kit.clock import Clock, SystemClock
 from ratchet.kit.ids import new_id
 from ratchet.operations.access import AccessParts
+from ratchet.operations.artifacts import ArtifactParts
 from ratchet.operations.datasets import DatasetParts
 from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.material import MaterialParts
@@ -52,6 +54,7 @@ from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
 from ratchet.operations.scrapes import ScrapeParts
 from ratchet.operations.shadow import ShadowParts
+from ratchet.operations.shelf import Shelf
 from ratchet.operations.triggers import TriggerParts
 from ratchet.operations.turns import TurnParts
 from ratchet.ports import EventSink, MetricSink, ObjectStore, Tracker
@@ -72,6 +75,7 @@ class Parts:
     triggers: TriggerParts
     material: MaterialParts
     datasets: DatasetParts
+    artifacts: ArtifactParts
     release: ReleaseParts
     shadow: ShadowParts
     scrapes: ScrapeParts
@@ -102,7 +106,8 @@ def build(settings: Settings) -> Parts:
     models = OpenAi(environment().get)
     material = _material(settings, database, clock)
     objects = ObstoreObjects(settings.objects_url)
-    datasets = DatasetParts(PostgresDatasets(database), objects, clock)
+    shelf = Shelf(PostgresArtifacts(database), objects, clock)
+    datasets = DatasetParts(PostgresDatasets(database), shelf, clock)
     pipeline = _pipeline(settings, database, material, datasets)
     run_parts = RunParts(
         projects=projects,
@@ -121,6 +126,7 @@ def build(settings: Settings) -> Parts:
         triggers=_triggers(settings, database, run_parts),
         material=material,
         datasets=datasets,
+        artifacts=ArtifactParts(shelf.book, objects, datasets, audit, clock),
         release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow, samples),
         shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
         scrapes=ScrapeParts(releases, Prometheus(settings.prometheus_url), samples, clock),

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from ratchet.adapters.objects import ObstoreObjects
+from ratchet.adapters.postgres.artifacts import PostgresArtifacts
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.registry import PostgresDatasets
-from ratchet.adapters.postgres.runs import PostgresProjects
 from ratchet.core.data import Message, Row
 from ratchet.core.errors import NotFound
 from ratchet.kit.clock import ManualClock
 from ratchet.operations.datasets import DatasetParts, compare, freeze
-from tests.stored import NOW, SPEC, with_database
+from ratchet.operations.shelf import Shelf
+from tests.stored import NOW, a_live_release, with_database
 
 RECIPE = {"files": ["a.jsonl"]}
 
@@ -28,9 +29,11 @@ def rows(*answers: str) -> list[Row]:
 
 
 async def parts_in(database: Database, folder: Path) -> DatasetParts:
-    await PostgresProjects(database).put(SPEC, NOW)
+    await a_live_release(database)
+    clock = ManualClock(NOW)
     objects = ObstoreObjects(f"file://{folder}")
-    return DatasetParts(PostgresDatasets(database), objects, ManualClock(NOW))
+    shelf = Shelf(PostgresArtifacts(database), objects, clock)
+    return DatasetParts(PostgresDatasets(database), shelf, clock)
 
 
 def test_the_same_rows_are_one_version_and_a_changed_row_costs_itself(
@@ -40,10 +43,10 @@ def test_the_same_rows_are_one_version_and_a_changed_row_costs_itself(
         parts = await parts_in(database, tmp_path)
         answers = [f"answer {number} of many" for number in range(2_000)]
 
-        first = await freeze("p", rows(*answers), RECIPE, parts)
-        again = await freeze("p", rows(*answers), RECIPE, parts)
+        first = await freeze("run_1", "p", rows(*answers), RECIPE, parts)
+        again = await freeze("run_1", "p", rows(*answers), RECIPE, parts)
         answers[700] = "another"
-        second = await freeze("p", rows(*answers), RECIPE, parts)
+        second = await freeze("run_1", "p", rows(*answers), RECIPE, parts)
 
         assert replace(again, created_at=None) == first
         assert second.bytes_new < first.bytes_new / 20
@@ -84,13 +87,14 @@ def test_a_kill_on_the_way_leaves_nothing_that_is_named(
 ) -> None:
     async def scenario(database: Database) -> None:
         parts = await parts_in(database, tmp_path)
-        dying = replace(parts, objects=DiesAfter(f"file://{tmp_path}", writes))
+        objects = DiesAfter(f"file://{tmp_path}", writes)
+        dying = replace(parts, shelf=replace(parts.shelf, objects=objects))
 
         with pytest.raises(Killed):
-            await freeze("p", rows("a", "b"), RECIPE, dying)
+            await freeze("run_1", "p", rows("a", "b"), RECIPE, dying)
 
         assert await parts.datasets.listing("p", 9) == []
-        kept = await freeze("p", rows("a", "b"), RECIPE, parts)
+        kept = await freeze("run_1", "p", rows("a", "b"), RECIPE, parts)
         assert (await compare(kept.id, kept.id, parts)).kept == 2
 
     with_database(database_url, scenario)
@@ -101,11 +105,11 @@ def test_a_version_does_not_build_upon_one_whose_bytes_are_gone(
 ) -> None:
     async def scenario(database: Database) -> None:
         parts = await parts_in(database, tmp_path)
-        await freeze("p", rows("a", "b"), RECIPE, parts)
+        await freeze("run_1", "p", rows("a", "b"), RECIPE, parts)
         for pack in (tmp_path / "rows").iterdir():
             pack.unlink()
 
-        kept = await freeze("p", rows("a", "b", "c"), RECIPE, parts)
+        kept = await freeze("run_1", "p", rows("a", "b", "c"), RECIPE, parts)
 
         assert (await compare(kept.id, kept.id, parts)).kept == 3
 
@@ -115,8 +119,9 @@ def test_a_version_does_not_build_upon_one_whose_bytes_are_gone(
 def test_a_dataset_in_one_piece_is_of_an_older_ratchet(database_url: str, tmp_path: Path) -> None:
     async def scenario(database: Database) -> None:
         parts = await parts_in(database, tmp_path)
-        new = await freeze("p", rows("a"), RECIPE, parts)
-        old = replace(new, id="ds_old", uri="datasets/ds_old.json")
+        new = await freeze("run_1", "p", rows("a"), RECIPE, parts)
+        old = replace(new, id="ds_old", uri="datasets/ds_old.json", packs=None)
+        await parts.shelf.book.adopt({old.uri: (9, NOW)})
         await parts.datasets.add(old, NOW)
 
         with pytest.raises(NotFound, match="stored by an older Ratchet"):

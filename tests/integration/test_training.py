@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.engine.weights import ADAPTER_FILES, quiet
+from ratchet.core.retention import ADAPTER_FILES
+from ratchet.engine.weights import quiet
 from ratchet.kit.processes import StopNotice
 from ratchet.train.lora import Job, Report, Trained, adapter_digest
 from ratchet.train.main import is_disk_full

@@ -6,6 +6,8 @@ what exists under a key is whole.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from ratchet.core.errors import NotFound, Unavailable
+from ratchet.ports import StoredFile
+
+REMOVED_AT_ONCE = 100
 
 
 class ObstoreObjects:
@@ -42,3 +47,37 @@ class ObstoreObjects:
             raise NotFound(f"object store has no {key}") from error
         except (BaseError, OSError) as error:
             raise Unavailable(f"object store {self._url} does not give {key}: {error}") from error
+
+    async def has(self, path: str) -> bool:
+        try:
+            await obstore.head_async(self._store, path)
+        except FileNotFoundError:
+            return False
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"object store {self._url}: {path}: {error}") from error
+        return True
+
+    async def files(self) -> list[StoredFile]:
+        try:
+            pages = [page async for page in obstore.list(self._store, chunk_size=1000)]
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"object store {self._url} lists nothing: {error}") from error
+        return [
+            StoredFile(path=each["path"], bytes=each["size"], modified_at=each["last_modified"])
+            for page in pages
+            for each in page
+        ]
+
+    async def remove(self, paths: Sequence[str]) -> None:
+        for begin in range(0, len(paths), REMOVED_AT_ONCE):
+            await asyncio.gather(
+                *(self._remove(path) for path in paths[begin : begin + REMOVED_AT_ONCE])
+            )
+
+    async def _remove(self, path: str) -> None:
+        try:
+            await obstore.delete_async(self._store, path)
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"object store {self._url} keeps {path}: {error}") from error

@@ -53,12 +53,13 @@ class Permission(Enum):
     AUDIT = "audit"  # read who did what
     TURNS = "turns"  # read what users asked and were answered
     ERASE = "erase"  # remove what is known of a person
+    PRUNE = "prune"  # take artifacts away, and pin them
     NODE = "node"  # be a gateway's agent, a machine's supervisor or a worker
 
 
 _VIEWER = frozenset({Permission.READ})
 _OPERATOR = _VIEWER | {Permission.RUN, Permission.TURNS}
-_RELEASER = _OPERATOR | {Permission.RELEASE, Permission.AUDIT}
+_RELEASER = _OPERATOR | {Permission.RELEASE, Permission.AUDIT, Permission.PRUNE}
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: _VIEWER,
     Role.OPERATOR: _OPERATOR,

@@ -11,10 +11,11 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.core.data import Row, row_of
 from ratchet.core.errors import Rejected
+from ratchet.core.retention import key_of
 from ratchet.kit.digest import digest_bytes, digest_json, digest_lines
 
 # What a row becomes when it is stored, and what a version is named by.  Another number gives other
@@ -70,6 +71,14 @@ class Manifest:
             recipe=recipe,
             packs=dict(packs),
             spans=tuple(Span(packs[place][0], start, count) for place, start, count in spans),
+        )
+
+    def moved(self, places: Mapping[str, str]) -> Manifest:
+        """The same rows where they lie now: place by key of each pack."""
+        return replace(
+            self,
+            packs={places[key]: lines for key, lines in self.packs.items()},
+            spans=tuple(replace(span, pack=places[span.pack]) for span in self.spans),
         )
 
     def lines(self, packs: Mapping[str, Sequence[str]]) -> list[str]:
@@ -156,7 +165,7 @@ def pack_lines(key: str, content: bytes) -> list[str]:
         text = gzip.decompress(content).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise Rejected(f"{key} cannot be read: {error}") from None
-    if pack_key(text) != key:
+    if pack_key(text) != key_of(key):
         raise Rejected(f"{key} is not what it was: its rows have another digest")
     # Only line feeds end a row; other line ends may stand in its text.
     return text.split("\n")[:-1]

@@ -15,6 +15,7 @@ from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
 from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
 from ratchet.core.notices import Channel
+from ratchet.core.retention import Retention
 from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
 from ratchet.core.serving import Serving
@@ -285,6 +286,7 @@ class Spec:
     serving: Serving = field(default_factory=Serving)
     release: ReleasePlan = field(default_factory=ReleasePlan)
     triggers: Triggers = field(default_factory=Triggers)
+    retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         if self.serving.capture is not None:

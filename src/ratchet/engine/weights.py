@@ -22,7 +22,8 @@ from obstore.store import from_url
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers import logging as transformers_logging
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+from ratchet.core.retention import ADAPTER_FILES
+
 CHAT_END = "<|im_end|>"
 
 

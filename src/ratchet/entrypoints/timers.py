@@ -15,6 +15,7 @@ import structlog
 from ratchet.core.errors import Unavailable
 from ratchet.durable.reaper import reap, this_executor
 from ratchet.entrypoints.metrics import Metrics
+from ratchet.operations.artifacts import prune, prunes_by_itself
 from ratchet.operations.ledger import mind_budgets, tell_exact_routes
 from ratchet.operations.notices import tell_people
 from ratchet.operations.release import advance_all
@@ -53,6 +54,7 @@ SCHEDULE_SECONDS = 5.0
 COMMITS_SECONDS = 5.0
 FEEDBACK_SECONDS = 60.0
 TIDY_SECONDS = 3_600.0
+PRUNE_SECONDS = 3_600.0
 
 Timer = Coroutine[Any, Any, None]
 
@@ -87,7 +89,13 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         while await replay_prompts(parts.shadow):
             continue
 
+    async def take_away() -> None:
+        if await prunes_by_itself(parts.artifacts):
+            found = await prune(parts.artifacts, "ratchet")
+            log.info("artifacts_pruned", removed=len(found.removed), bytes=found.bytes_removed)
+
     return [
+        _every(PRUNE_SECONDS, "prune", take_away),
         _every(REAP_SECONDS, "reap", reap_dead),
         _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
         _every(

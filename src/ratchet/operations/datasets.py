@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,54 +21,94 @@ from ratchet.core.dataset import (
     pack_lines,
 )
 from ratchet.core.errors import NotFound
+from ratchet.core.retention import key_of
 from ratchet.kit.clock import Clock
+from ratchet.kit.digest import digest_bytes
+from ratchet.operations.shelf import Shelf, shelve
 from ratchet.ports import DatasetStore, ObjectStore, StoredDataset
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetParts:
     datasets: DatasetStore
-    objects: ObjectStore
+    shelf: Shelf
     clock: Clock
+
+    @property
+    def objects(self) -> ObjectStore:
+        return self.shelf.objects
 
 
 async def freeze(
-    project: str, rows: Sequence[Row], recipe: Mapping[str, object], parts: DatasetParts
+    run: str,
+    project: str,
+    rows: Sequence[Row],
+    recipe: Mapping[str, object],
+    parts: DatasetParts,
 ) -> StoredDataset:
-    """Keep rows as a dataset version.  By content: the same rows and recipe are the same version.
+    """Keep rows as a dataset version for a run.
 
-    Killed on the way, it leaves at most packs that no manifest names.
+    By content: the same rows and recipe are the same version.  Killed on the way, it leaves at most
+    packs that no manifest names.
     """
     lines = [row.line for row in rows]
     try:
-        return await parts.datasets.get(dataset_id(lines, recipe))
+        known = await parts.datasets.get(dataset_id(lines, recipe))
     except NotFound:
         pass
+    else:
+        there = (known.uri, *(known.packs or ()))
+        if known.packs is not None and await parts.shelf.book.hold(run, there):
+            return known
     before, packs = await _newest(project, parts)
     packed = await asyncio.to_thread(pack, lines, recipe, before, packs)
-    stored = StoredDataset(
-        id=packed.manifest.id,
-        project=project,
-        uri=f"datasets/{packed.manifest.id}.json.gz",
-        rows=len(lines),
-        recipe=recipe,
-        bytes_new=await _write(packed, parts.objects),
-    )
+    stored = await _write(run, project, packed, packs or {}, parts)
     await parts.datasets.add(stored, parts.clock.now())
     return stored
 
 
-async def _write(packed: Packed, objects: ObjectStore) -> int:
-    """The packs, and then the manifest; answers the bytes that were not there before."""
-    contents = {key: pack_bytes(text) for key, text in packed.new.items()}
-    manifest = json.dumps(packed.manifest.to_json(), separators=(",", ":")).encode()
-    key = f"datasets/{packed.manifest.id}.json.gz"
-    contents[key] = gzip.compress(manifest, mtime=0)
-    size = 0
-    for name, content in contents.items():
-        if await objects.put(name, content):
-            size += len(content)
-    return size
+async def _write(
+    run: str,
+    project: str,
+    packed: Packed,
+    packs: Mapping[str, Sequence[str]],
+    parts: DatasetParts,
+) -> StoredDataset:
+    """The packs, and then the manifest that says where they lie."""
+
+    def content(pack_: str) -> Callable[[], bytes]:
+        # Of an older pack only if it was being taken away just now.
+        return lambda: pack_bytes(
+            packed.new[pack_] if pack_ in packed.new else "\n".join(packs[pack_]) + "\n"
+        )
+
+    contents = {key_of(pack_): content(pack_) for pack_ in packed.manifest.packs}
+    places, size = await shelve(run, contents, parts.shelf)
+    manifest = packed.manifest.moved(
+        {pack_: places[key_of(pack_)] for pack_ in packed.manifest.packs}
+    )
+    text = json.dumps(manifest.to_json(), separators=(",", ":")).encode()
+    # Where packs lie elsewhere, it is another manifest of the same version.
+    key = f"datasets/{manifest.id}-{digest_bytes(text)[:8]}.json.gz"
+    places, more = await shelve(run, {key: lambda: gzip.compress(text, mtime=0)}, parts.shelf)
+    return StoredDataset(
+        id=manifest.id,
+        project=project,
+        uri=places[key],
+        rows=manifest.rows,
+        recipe=manifest.recipe,
+        bytes_new=size + more,
+        packs=tuple(manifest.packs),
+    )
+
+
+async def packs_of(dataset: StoredDataset, parts: DatasetParts) -> tuple[str, ...]:
+    """Where the rows of a version are that an older Ratchet stored."""
+    try:
+        manifest, _ = await _read(dataset, parts.objects)
+    except NotFound:
+        return ()
+    return tuple(manifest.packs)
 
 
 async def _newest(
@@ -86,7 +126,7 @@ async def _newest(
 async def _read(
     dataset: StoredDataset, objects: ObjectStore
 ) -> tuple[Manifest, dict[str, list[str]]]:
-    if not dataset.uri.endswith(".gz"):
+    if not key_of(dataset.uri).endswith(".gz"):
         raise NotFound(f"dataset {dataset.id} was stored by an older Ratchet, in one piece")
     value: dict[str, Any] = json.loads(gzip.decompress(await objects.get(dataset.uri)))
     manifest = Manifest.from_json(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from ratchet.core.analysis import first_weight
@@ -34,6 +35,7 @@ from ratchet.kit.digest import digest_bytes, digest_json
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
+from ratchet.operations.shelf import shelve
 from ratchet.ports import (
     AttemptStore,
     EvidenceSource,
@@ -119,11 +121,9 @@ class Pipeline:
         run = await self._begin(run_id, StageName.FREEZE)
         material = (await gather(run.spec, run.source_dir, self.material)).whole()
         recipe = _chosen_by(run.spec.data)
-        dataset = await freeze(run.spec.project, material.train.good, recipe, self.datasets)
-        suites = [await self._freeze_suite(suite) for suite in material.suites]
-        code = {name: f"code/{digest_bytes(file)}" for name, file in material.code.items()}
-        for name, uri in code.items():
-            await self.objects.put(uri, material.code[name])
+        dataset = await freeze(run.id, run.spec.project, material.train.good, recipe, self.datasets)
+        suites = await self._freeze_suites(run.id, material.suites)
+        code = await self._freeze_code(run.id, material.code)
         detail = {
             "code": code,
             "dataset": dataset.id,
@@ -134,10 +134,25 @@ class Pipeline:
         }
         await self._end(run_id, StageName.FREEZE, detail, f"{dataset.id}, {dataset.rows} rows")
 
-    async def _freeze_suite(self, suite: Suite) -> Mapping[str, object]:
-        uri = f"suites/{suite.digest}.json"
-        await self._put(uri, suite.to_json())
-        return {"name": suite.name, "uri": uri, "digest": suite.digest}
+    async def _freeze_suites(
+        self, run_id: RunId, suites: Sequence[Suite]
+    ) -> list[Mapping[str, object]]:
+        contents = {
+            f"suites/{suite.digest}.json": partial(_as_json, suite.to_json()) for suite in suites
+        }
+        places, _ = await shelve(run_id, contents, self.datasets.shelf)
+        return [
+            {"name": suite.name, "uri": uri, "digest": suite.digest}
+            for suite in suites
+            for uri in [places[f"suites/{suite.digest}.json"]]
+        ]
+
+    async def _freeze_code(self, run_id: RunId, code: Mapping[str, bytes]) -> dict[str, str]:
+        """Where the files of a training program lie, by name."""
+        keys = {name: f"code/{digest_bytes(content)}" for name, content in code.items()}
+        contents = {keys[name]: partial(bytes, content) for name, content in code.items()}
+        places, _ = await shelve(run_id, contents, self.datasets.shelf)
+        return {name: places[key] for name, key in keys.items()}
 
     async def attempt(self, run_id: RunId, stage_value: str) -> bool:
         """Whether the stage is done; asks for a worker when none is at it.
@@ -382,11 +397,12 @@ class Pipeline:
             baseline.append(known or fresh[suite["digest"]])
         return baseline, candidate
 
-    async def _put(self, key: str, content: object) -> None:
-        await self.objects.put(key, json.dumps(content, ensure_ascii=False).encode())
-
     async def _get(self, key: str) -> Any:
         return json.loads(await self.objects.get(key))
+
+
+def _as_json(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def weights_of(version: Version) -> str:

@@ -9,6 +9,7 @@ of the outside system are `Unavailable`; everything else that is raised is named
 
 from __future__ import annotations
 
+from ratchet.ports.artifacts import ArtifactStore, FileStore, ShelfObjects, StoredFile
 from ratchet.ports.data import (
     BaseModelSource,
     DatasetStore,
@@ -87,6 +88,7 @@ __all__ = [
     "AnswerStore",
     "AnsweredSource",
     "Answerer",
+    "ArtifactStore",
     "Assignment",
     "AttemptStore",
     "Audit",
@@ -103,6 +105,7 @@ __all__ = [
     "EventSink",
     "EvidenceSource",
     "FileSource",
+    "FileStore",
     "Forge",
     "GatewayReport",
     "GatewayStore",
@@ -133,11 +136,13 @@ __all__ = [
     "SampleStore",
     "Settlement",
     "ShadowStore",
+    "ShelfObjects",
     "SigningKey",
     "SpecReader",
     "StageRecord",
     "StageStore",
     "StoredDataset",
+    "StoredFile",
     "StoredRelease",
     "Taken",
     "TokenMaker",

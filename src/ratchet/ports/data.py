@@ -60,15 +60,22 @@ class StoredDataset:
     recipe: Mapping[str, object]
     bytes_new: int
     """That no earlier version had written, as stored."""
+    packs: tuple[str, ...] | None = None
+    """Where its rows are; None for one that was stored before packs were known."""
     created_at: datetime | None = None
 
 
 class DatasetStore(Protocol):
     async def add(self, dataset: StoredDataset, now: datetime) -> None:
-        """By id."""
+        """By id; bytes that were taken away have a new place.  Raises `Conflict` when some of them
+        are being taken away."""
 
     async def get(self, dataset_id: str) -> StoredDataset:
         """Raises `NotFound`."""
 
     async def listing(self, project: str, limit: int) -> list[StoredDataset]:
         """The newest first."""
+
+    async def without_packs(self) -> list[StoredDataset]: ...
+
+    async def put_packs(self, dataset_id: str, packs: Sequence[str]) -> None: ...

@@ -25,7 +25,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ratchet.core.errors import Rejected
-from ratchet.engine.weights import ADAPTER_FILES
+from ratchet.core.retention import ADAPTER_FILES
 from ratchet.train.lora import Job, Preempted, Trained
 
 LOOK_SECONDS = 0.2

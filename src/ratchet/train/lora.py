@@ -22,7 +22,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ratchet.core.checkpoints import SAVE_SECONDS_GUESSED, interval_seconds
 from ratchet.core.errors import Rejected
-from ratchet.engine.weights import ADAPTER_FILES, compute_dtype
+from ratchet.core.retention import ADAPTER_FILES
+from ratchet.engine.weights import compute_dtype
 from ratchet.kit.processes import StopNotice
 
 # Prompt and answer lengths vary; a few steps of rising learning rate keep the first from derailing.

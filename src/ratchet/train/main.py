@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 
 from ratchet.core.dataset import Manifest, pack_lines
 from ratchet.core.errors import Rejected
+from ratchet.core.retention import ADAPTER_FILES, adapter_uri, key_of
 from ratchet.engine.weights import (
-    ADAPTER_FILES,
     WeightsError,
     base_folder,
     fetch_adapter,
@@ -142,7 +142,7 @@ def train_stage(
     with alone(work):
         trained = _train(job, assignment, store)
         digest = adapter_digest(trained.adapter, assignment["base"])
-        uri = f"adapters/{digest[:24]}"
+        uri = adapter_uri(assignment["run"], digest)
         size = 0
         for name in ADAPTER_FILES:
             content = (trained.adapter / name).read_bytes()
@@ -181,7 +181,7 @@ def alone(work: Path) -> Iterator[None]:
 def read_dataset(store: Any, uri: str) -> list[dict[str, Any]]:
     """All rows of a version, in its order."""
     content = get(store, uri)
-    if not uri.endswith(".gz"):
+    if not key_of(uri).endswith(".gz"):
         # In one piece: a run that an older Ratchet began.
         rows: list[dict[str, Any]] = json.loads(content)["rows"]
         return rows

@@ -10,6 +10,7 @@ from ratchet.core.detectors import Detector
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.guards import ERRORS, LATENCY, Group, Guard, Kind
 from ratchet.core.notices import Channel, Service
+from ratchet.core.retention import Retention
 from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
 from ratchet.core.shadow import PairJudge, Shadow
@@ -135,6 +136,7 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         serving=serving.from_json(value.get("serving", {})),
         release=plan_from_json(value["release"]),
         triggers=triggers_from_json(value.get("triggers", {})),
+        retention=Retention(**value.get("retention", {})),
     )
 
 

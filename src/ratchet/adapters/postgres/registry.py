@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from psycopg.types.json import Jsonb
 
 from ratchet.adapters.postgres.codec import suite_report_from_json, suite_report_to_json
-from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.pool import Database, Row, fetch
 from ratchet.adapters.postgres.runs import version_of_row, version_row
 from ratchet.core.artifact import Version, VersionId
-from ratchet.core.errors import NotFound
+from ratchet.core.errors import Conflict, NotFound
 from ratchet.core.gates import SuiteReport
 from ratchet.ports import StoredDataset
 
@@ -20,26 +21,44 @@ class PostgresDatasets:
         self._db = database
 
     async def add(self, dataset: StoredDataset, now: datetime) -> None:
-        await self._db.run(
-            "add_dataset",
-            id=dataset.id,
-            project=dataset.project,
-            uri=dataset.uri,
-            rows=dataset.rows,
-            recipe=Jsonb(dict(dataset.recipe)),
-            bytes_new=dataset.bytes_new,
-            now=now,
-        )
+        places = [dataset.uri, *(dataset.packs or ())]
+        async with self._db.transaction() as tx:
+            live = await fetch(tx, "lock_live", uris=places)
+            if missing := sorted(set(places) - {row["uri"] for row in live}):
+                raise Conflict(f"{missing[0]} of dataset {dataset.id} was taken away: try again")
+            await fetch(
+                tx,
+                "add_dataset",
+                id=dataset.id,
+                project=dataset.project,
+                uri=dataset.uri,
+                rows=dataset.rows,
+                recipe=Jsonb(dict(dataset.recipe)),
+                bytes_new=dataset.bytes_new,
+                packs=None if dataset.packs is None else list(dataset.packs),
+                now=now,
+            )
 
     async def get(self, dataset_id: str) -> StoredDataset:
         row = await self._db.one("get_dataset", id=dataset_id)
         if row is None:
             raise NotFound(f"dataset {dataset_id} is not known here")
-        return StoredDataset(**row)
+        return _dataset(row)
 
     async def listing(self, project: str, limit: int) -> list[StoredDataset]:
         rows = await self._db.all("list_datasets", project=project, limit=limit)
-        return [StoredDataset(**row) for row in rows]
+        return [_dataset(row) for row in rows]
+
+    async def without_packs(self) -> list[StoredDataset]:
+        return [_dataset(row) for row in await self._db.all("datasets_without_packs")]
+
+    async def put_packs(self, dataset_id: str, packs: Sequence[str]) -> None:
+        await self._db.run("put_packs", id=dataset_id, packs=list(packs))
+
+
+def _dataset(row: Row) -> StoredDataset:
+    packs = row.pop("packs")
+    return StoredDataset(**row, packs=None if packs is None else tuple(packs))
 
 
 class PostgresRegistry:

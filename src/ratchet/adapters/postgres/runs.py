@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class PostgresProjects:
                 engine=spec.engine.value,
                 serving=Jsonb(to_json(spec.serving)),
                 triggers=Jsonb(triggers_to_json(spec.triggers)),
+                retention=Jsonb(asdict(spec.retention)),
                 now=now,
             )
             if known and (from_json(known["serving"]), known["served_name"]) != (

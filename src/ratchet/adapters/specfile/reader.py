@@ -18,6 +18,7 @@ from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, GATE_SLICES, N
 from ratchet.adapters.specfile.guards import PREFIX, guards_from, queries_from
 from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
+from ratchet.core.retention import Retention
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
 from ratchet.core.spec import (
     LEARNING_RATES,
@@ -106,6 +107,16 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         serving=_serving(values),
         release=_release(values),
         triggers=_triggers(values),
+        retention=Retention(
+            **_given(
+                values,
+                "artifacts",
+                promoted="promoted",
+                age_seconds="age",
+                grace_seconds="grace",
+                prune="prune",
+            )
+        ),
     )
 
 

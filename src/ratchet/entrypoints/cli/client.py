@@ -50,6 +50,10 @@ class Client:
         """Repeatable."""
         return self._call("PUT", path, json=body)
 
+    def delete(self, path: str, **query: object) -> Any:
+        """Raises `NotFound` the second time."""
+        return self._call("DELETE", path, params={key: str(value) for key, value in query.items()})
+
     def text(self, path: str) -> str:
         """What is no JSON."""
         return str(self._call("GET", path))

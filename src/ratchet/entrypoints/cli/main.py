@@ -17,6 +17,7 @@ from rich.console import Console
 from ratchet import __version__
 from ratchet.core.errors import NotFound, RatchetError, Rejected
 from ratchet.entrypoints.cli import (
+    artifact,
     data,
     engine,
     gate,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(run.app, name="run")
 app.add_typer(release.app, name="release")
+app.add_typer(artifact.app, name="artifact")
 app.add_typer(data.app, name="data")
 app.add_typer(engine.app, name="engine")
 app.add_typer(gate.app, name="gate")

@@ -12,6 +12,7 @@ from ratchet.core.access import Permission
 from ratchet.entrypoints.console.pages import console
 from ratchet.entrypoints.http import (
     access,
+    artifacts,
     datasets,
     engines,
     errors,
@@ -55,6 +56,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     app.include_router(ledger.router(parts, auth), prefix=API)
     app.include_router(turns.router(parts, auth), prefix=API)
     app.include_router(datasets.router(parts, auth), prefix=API)
+    app.include_router(artifacts.router(parts, auth), prefix=API)
     app.include_router(triggers.router(parts, auth), prefix=API)
     machines = [Depends(auth.needs(Permission.NODE))]
     app.include_router(node.router(parts), prefix=API, dependencies=machines)

@@ -61,7 +61,7 @@ class Auth:
             raise HTTPException(401, str(error), {"www-authenticate": "Bearer"}) from error
 
 
-def permit(request: Request, permission: Permission, project: str, who: str = "") -> Caller:
+def permit(request: Request, permission: Permission, project: str | None, who: str = "") -> Caller:
     """The caller, if it may touch this project.  Raises 403.
 
     `who` is what a command line says of its user; it counts for the local token only, which many

@@ -1,9 +1,10 @@
 -- name: put_project!
 -- Register a project, or take over what its spec says now.  The baseline is never touched here.
-INSERT INTO projects (name, served_name, base, engine, serving, triggers, created_at)
-VALUES (:name, :served_name, :base, :engine, :serving, :triggers, :now)
+INSERT INTO projects (name, served_name, base, engine, serving, triggers, retention,
+                      created_at)
+VALUES (:name, :served_name, :base, :engine, :serving, :triggers, :retention, :now)
 ON CONFLICT (name) DO UPDATE SET served_name = EXCLUDED.served_name, engine = EXCLUDED.engine,
-       serving = EXCLUDED.serving, triggers = EXCLUDED.triggers;
+       serving = EXCLUDED.serving, triggers = EXCLUDED.triggers, retention = EXCLUDED.retention;
 
 -- name: put_spec_file!
 -- Where runs without a repository read the spec.

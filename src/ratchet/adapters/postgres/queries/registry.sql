@@ -1,13 +1,18 @@
 -- name: add_dataset!
-INSERT INTO datasets (id, project, uri, rows, recipe, bytes_new, created_at)
-VALUES (:id, :project, :uri, :rows, :recipe, :bytes_new, :now) ON CONFLICT (id) DO NOTHING;
+INSERT INTO datasets (id, project, uri, rows, recipe, bytes_new, packs, created_at)
+VALUES (:id, :project, :uri, :rows, :recipe, :bytes_new, :packs, :now)
+ON CONFLICT (id) DO UPDATE SET uri = EXCLUDED.uri, packs = EXCLUDED.packs;
+
+-- name: lock_live
+-- Nobody takes these away before this transaction ends.
+SELECT uri FROM artifacts WHERE uri = ANY (:uris) AND state = 'live' ORDER BY uri FOR SHARE;
 
 -- name: get_dataset
-SELECT id, project, uri, rows, recipe, bytes_new, created_at FROM datasets WHERE id = :id;
+SELECT id, project, uri, rows, recipe, bytes_new, created_at, packs FROM datasets WHERE id = :id;
 
 -- name: list_datasets
 -- The newest first.
-SELECT id, project, uri, rows, recipe, bytes_new, created_at
+SELECT id, project, uri, rows, recipe, bytes_new, created_at, packs
   FROM datasets WHERE project = :project ORDER BY created_at DESC, id LIMIT :limit;
 
 -- name: add_version!
