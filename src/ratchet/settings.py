@@ -40,6 +40,8 @@ class Settings:
     """Copies of the repositories that runs are triggered from: `RATCHET_SOURCES_DIR`."""
 
     http_host: str = "127.0.0.1"
+    http_names: tuple[str, ...] = ()
+    """Other names that clients reach the control API by."""
     """`RATCHET_HTTP_HOST`.  Loopback, because there is no login yet."""
 
     http_port: int = 8081
@@ -96,6 +98,7 @@ class Settings:
                 sources_dir=Path(env.get("RATCHET_SOURCES_DIR", "sources")),
                 console_url=env.get("RATCHET_CONSOLE_URL", "").rstrip("/"),
                 http_host=env.get("RATCHET_HTTP_HOST", "127.0.0.1"),
+                http_names=tuple(filter(None, env.get("RATCHET_HTTP_NAMES", "").split(","))),
                 http_port=int(env.get("RATCHET_HTTP_PORT", "8081")),
                 grpc_port=int(env.get("RATCHET_GRPC_PORT", "8082")),
                 grpc_peers=peer_files(env),

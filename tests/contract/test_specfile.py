@@ -24,6 +24,7 @@ from ratchet.adapters.specfile.schema import json_schema
 from ratchet.core.errors import Rejected
 from ratchet.core.guards import Group, Kind
 from ratchet.core.notices import Channel, Service
+from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.quota import Away, Exact
 from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
@@ -236,7 +237,7 @@ def test_each_mistake_is_named_with_line_column_found_and_expected(
 
 @pytest.mark.parametrize(
     "key",
-    ["train: {capacity: spot}", "train: {deadline: 4h}"],
+    ["train: {budget_usd: 5}"],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     [problem] = problems(f"{SMALL}{key}\n")
@@ -273,6 +274,28 @@ def test_the_gateway_section_says_how_a_project_is_served() -> None:
         capture=Capture(sample=0.25, retention_days=30),
         cache=Cache(ttl_seconds=600, answer_bytes_max=64 * 1024),
         exact=Exact(paths=("/v1/completions",), away=Away.REFUSE, answer_tokens=100),
+    )
+
+
+def test_a_place_in_a_cluster_is_read() -> None:
+    text = """
+train:
+  executor: kubernetes
+  resources: {cpus: 2, memory: 16Gi, gpus: 1}
+  capacity: spot
+  image: registry/trainer:1
+  deadline: 4h
+"""
+    place = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).place
+
+    assert place == Place(
+        executor=Executor.KUBERNETES,
+        cpus=2.0,
+        memory_bytes=16 << 30,
+        gpus=1,
+        capacity=Capacity.SPOT,
+        image="registry/trainer:1",
+        deadline_seconds=4 * 3600.0,
     )
 
 

@@ -42,18 +42,18 @@ class Api:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         transport = httpx.ASGITransport(app=build_app(parts, Metrics()))
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
     async def __call__(
         self, method: str, path: str, token: str | None = LOCAL, /, **body: Any
     ) -> httpx.Response:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         content = None if method == "GET" else body
-        return await self._http.request(method, f"/api/v1{path}", headers=headers, json=content)
+        return await self.http.request(method, f"/api/v1{path}", headers=headers, json=content)
 
     async def page(self, path: str) -> httpx.Response:
         """Of the console."""
-        return await self._http.get(path)
+        return await self.http.get(path)
 
     async def key(self, **wish: Any) -> dict[str, Any]:
         answer = await self("POST", "/keys", project="p", name="k", **wish)
@@ -170,6 +170,7 @@ CALLS = {
     Permission.KEYS: ("GET", "/keys?project=p", {}),
     Permission.TURNS: ("GET", "/turns?project=p", {}),
     Permission.ERASE: ("POST", "/erasures", {"project": "p", "subject": "nobody", "why": "x"}),
+    Permission.PRUNE: ("DELETE", "/artifacts/pins?project=p&subject=nothing", {}),
     Permission.NODE: ("GET", "/node/work", {}),
 }
 
@@ -182,7 +183,7 @@ def test_each_role_reaches_what_it_may_and_is_told_why_not(
         allowed = {
             "viewer": {Permission.READ},
             "operator": operator,
-            "releaser": operator | {Permission.RELEASE, Permission.AUDIT},
+            "releaser": operator | {Permission.RELEASE, Permission.AUDIT, Permission.PRUNE},
             "admin": set(Permission),
         }
         assert set(CALLS) == set(Permission)

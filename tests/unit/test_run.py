@@ -60,12 +60,13 @@ def test_a_queued_run_runs_or_is_cancelled() -> None:
         check_run_move(RunState.QUEUED, RunState.PROMOTED)
 
 
-def test_attempts_end_in_six_ways() -> None:
+def test_attempts_end_in_seven_ways() -> None:
     assert [s.value for s in AttemptState if s.is_end] == [
         "succeeded",
         "failed",
         "lost",
         "preempted",
         "out_of_memory",
+        "timed_out",
         "cancelled",
     ]

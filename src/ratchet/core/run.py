@@ -66,6 +66,7 @@ class AttemptState(Enum):
     PREEMPTED = "preempted"
     """The machine was wanted back, and the worker had time to save."""
     OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
 
     @property

@@ -15,6 +15,7 @@ from ratchet.core.errors import Rejected
 from ratchet.core.freeze import Window
 from ratchet.core.guards import ALWAYS, IN_THE_TEXT, Group, Guard
 from ratchet.core.notices import Channel
+from ratchet.core.place import Place
 from ratchet.core.retention import Retention
 from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
@@ -280,6 +281,7 @@ class Spec:
     base: BaseModel
     data: DataPlan
     train: Train = field(default_factory=Train)
+    place: Place = field(default_factory=Place)
     suites: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
     engine: EngineKind = EngineKind.BUILTIN

@@ -180,6 +180,7 @@ class Pipeline:
             "dataset": frozen["uri"],
             "train": asdict(run.spec.train),
             "served_name": run.spec.served_name,
+            "place": run.spec.place.to_json(),
         }
         if stage is StageName.TRAIN:
             start = await self._start(run)

@@ -14,6 +14,7 @@ from ratchet.core.evidence import Evidence, Unit
 from ratchet.core.gates import SuiteReport
 from ratchet.core.guards import Group
 from ratchet.core.late import LateUnit
+from ratchet.core.place import Place
 from ratchet.core.replay import Recorded
 from ratchet.core.report import Entry
 from ratchet.core.rollout import Decision, Release, ReleaseId
@@ -180,6 +181,7 @@ class LiveAttempt:
     stage: StageName
     state: AttemptState
     heartbeat_at: datetime | None
+    place: Place
 
 
 class Registry(Protocol):

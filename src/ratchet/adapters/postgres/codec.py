@@ -10,6 +10,7 @@ from ratchet.core.detectors import Detector
 from ratchet.core.gates import ItemResult, SuiteReport
 from ratchet.core.guards import ERRORS, LATENCY, Group, Guard, Kind
 from ratchet.core.notices import Channel, Service
+from ratchet.core.place import Place
 from ratchet.core.retention import Retention
 from ratchet.core.scrapes import CountQuery
 from ratchet.core.segments import Dimension
@@ -113,6 +114,7 @@ def triggers_from_json(value: dict[str, Any]) -> Triggers:
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     value = asdict(spec)
     value["engine"] = spec.engine.value
+    value["place"] = spec.place.to_json()
     value["data"]["personal"] = spec.data.personal.value
     value["serving"] = serving.to_json(spec.serving)
     value["release"] = plan_to_json(spec.release)
@@ -130,6 +132,7 @@ def spec_from_json(value: dict[str, Any]) -> Spec:
         base=BaseModel(**value["base"]),
         data=_data(value),
         train=Train(lora=lora, **train),
+        place=Place.from_json(value.get("place", {})),
         suites=tuple(value["suites"]),
         gates=tuple(Gate(**gate) for gate in value["gates"]),
         engine=EngineKind(value["engine"]),

@@ -13,6 +13,7 @@ from ratchet.adapters.postgres.codec import spec_from_json, spec_to_json, trigge
 from ratchet.adapters.postgres.pool import Database, Row, fetch
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected
+from ratchet.core.place import Place
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.core.run import (
     AttemptId,
@@ -325,6 +326,7 @@ class PostgresAttempts:
                 stage=StageName(row["stage"]),
                 state=AttemptState(row["state"]),
                 heartbeat_at=row["heartbeat_at"],
+                place=Place.from_json(row["place"]),
             )
             for row in await self._db.all("live_attempts")
         ]

@@ -99,13 +99,11 @@ class PostgresViews:
         order = [stage.value for stage in StageName]
         stages = [_plain(stage) for stage in await self._db.all("list_stages", run_id=run_id)]
         view["stages"] = sorted(stages, key=lambda stage: order.index(stage["name"]))
+        attempts = [_plain(row) for row in await self._db.all("list_attempts", run_id=run_id)]
         for stage in view["stages"]:
-            attempt = await self._db.one("last_attempt", run_id=run_id, stage=stage["name"])
-            if attempt is not None:
-                stage["attempt"] = {
-                    key: _text(attempt[key])
-                    for key in ("id", "number", "state", "progress", "because")
-                }
+            stage["attempts"] = [each for each in attempts if each["stage"] == stage["name"]]
+            if stage["attempts"]:
+                stage["attempt"] = stage["attempts"][-1]
         view["loss"] = [
             [point["step"], point["loss"]]
             for point in await self._db.all("list_loss_points", run_id=run_id)

@@ -297,8 +297,5 @@ GATE_SLICES = "slices"
 
 NOT_BUILT: Mapping[str, str] = {
     "data.contract": "data contracts",
-    "train.resources": "placement by resources",
-    "train.capacity": "spot capacity",
-    "train.deadline": "deadlines",
     "train.budget_usd": "budgets",
 }

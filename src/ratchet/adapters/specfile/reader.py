@@ -18,6 +18,7 @@ from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, GATE_SLICES, N
 from ratchet.adapters.specfile.guards import PREFIX, guards_from, queries_from
 from ratchet.adapters.specfile.values import Unfit, duration, number, share
 from ratchet.core.errors import Rejected
+from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.retention import Retention
 from ratchet.core.serving import Access, Serving, Sticky, Timeouts
 from ratchet.core.spec import (
@@ -101,6 +102,7 @@ def _build(values: Mapping[str, Any], gates: tuple[Gate, ...]) -> Spec:
         base=BaseModel(source=values["model.base"]),
         data=_data(values),
         train=_train(values),
+        place=_place(values),
         suites=values["evaluate.suites"],
         gates=gates,
         engine=EngineKind(values.get("engine", "builtin")),
@@ -165,6 +167,15 @@ def _train(values: Mapping[str, Any]) -> Train:
     recipe.setdefault("start", STARTS[method])
     recipe.setdefault("learning_rate", LEARNING_RATES[method])
     return Train(lora=Lora(**_given(values, "train.lora", rank="rank", alpha="alpha")), **recipe)
+
+
+def _place(values: Mapping[str, Any]) -> Place:
+    given = _given(values, "train", image="image", deadline_seconds="deadline")
+    given |= _given(values, "train.resources", cpus="cpus", memory_bytes="memory", gpus="gpus")
+    for key, kind in (("executor", Executor), ("capacity", Capacity)):
+        if f"train.{key}" in values:
+            given[key] = kind(values[f"train.{key}"])
+    return Place(**given)
 
 
 def _data(values: Mapping[str, Any]) -> DataPlan:

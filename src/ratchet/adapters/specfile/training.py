@@ -18,6 +18,7 @@ from ratchet.adapters.specfile.values import (
     read_base,
     read_checkpoints,
     read_command,
+    read_memory,
     read_name,
     read_one_of,
     read_report,
@@ -117,6 +118,41 @@ TRAINING: Mapping[str, Field] = {
         read_checkpoints,
         {"oneOf": [{"type": "integer"}, {"const": "auto"}]},
         "Work that a kill can cost. Default auto: by how long a save and a step take.",
+    ),
+    "train.executor": Field(
+        read_one_of("local", "kubernetes"),
+        {"enum": ["local", "kubernetes"]},
+        "Who starts the workers that train and evaluate: this machine, or `ratchet executor` in a "
+        "cluster. Default local.",
+    ),
+    "train.resources.cpus": Field(
+        number(0.1, 1024),
+        {"type": "number"},
+        "Cores of a worker. Default: all there are; in a cluster what its policy says.",
+    ),
+    "train.resources.memory": Field(
+        read_memory,
+        STRING,
+        'Memory of a worker, like "8GiB"; one that needs more is ended. Default: no limit.',
+    ),
+    "train.resources.gpus": Field(
+        read_whole(0, 64),
+        {"type": "integer"},
+        "Graphics cards of a worker in a cluster. Default 0.",
+    ),
+    "train.capacity": Field(
+        read_one_of("any", "spot", "on_demand"),
+        {"enum": ["any", "spot", "on_demand"]},
+        "Machines of a cluster that may be taken away (spot), that are not, or either, the cheap "
+        "ones first. Default any.",
+    ),
+    "train.image": Field(
+        read_text, STRING, "Container image of a cluster's workers. Default: the executor's."
+    ),
+    "train.deadline": Field(
+        duration,
+        DURATION_SCHEMA,
+        "Of one attempt, from its start; what is not done then has failed. Default: none.",
     ),
     "evaluate.suites": Field(read_texts, PATHS_SCHEMA, "Evaluation suites, YAML files.", True),
     "evaluate.near_duplicates": Field(

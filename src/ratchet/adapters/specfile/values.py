@@ -33,6 +33,9 @@ DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"^(\d{1,9})(B|KiB|MiB)$")
 _BYTES = {"B": 1, "KiB": 1024, "MiB": MEBIBYTE}
+# As Kubernetes writes it, too.
+_MEMORY = re.compile(r"^(\d{1,6})(MiB|GiB|Mi|Gi)$")
+MEMORY_BYTES_MIN = 512 * MEBIBYTE
 _RATE = re.compile(r"^(\d{1,9})/(s|m|h|d)$")
 _ORIGIN = re.compile(r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?/?$")
 _VARIABLE = re.compile(r"^\$[A-Z_][A-Z0-9_]*$")
@@ -277,6 +280,14 @@ def read_size(value: Any) -> int:
     if match is None or not 0 < int(match[1]) * _BYTES[match[2]] <= BODY_BYTES_LIMIT:
         raise Unfit('a size with its unit up to 64MiB, like "512KiB" or "8MiB"')
     return int(match[1]) * _BYTES[match[2]]
+
+
+def read_memory(value: Any) -> int:
+    match = _MEMORY.match(value) if isinstance(value, str) else None
+    size = int(match[1]) * (MEBIBYTE if match[2][0] == "M" else 1024 * MEBIBYTE) if match else 0
+    if size < MEMORY_BYTES_MIN:
+        raise Unfit('a size with its unit of at least 512MiB, like "8GiB"')
+    return size
 
 
 def _rate(value: Any) -> Rate:

@@ -129,6 +129,26 @@ def agent(
 
 
 @app.command()
+def executor(
+    config: Annotated[Path, typer.Option(help="What the cluster is like: image, grpc, objects.")],
+    server: Annotated[str, typer.Option(help="URL of the control plane.")],
+    token_file: Annotated[Path, typer.Option(help="The control plane's token for machines.")],
+) -> None:
+    """In a cluster: start the workers of runs with `train.executor: kubernetes` as Jobs."""
+    from ratchet.adapters.kubernetes.config import load_cluster
+    from ratchet.entrypoints.executor import serve
+    from ratchet.kit.logs import configure
+    from ratchet.kit.secret import Secret
+
+    configure("executor")
+    try:
+        token = Secret(token_file.read_text().strip())
+    except OSError as error:
+        raise Rejected(f"{token_file}: cannot be read: {error.strerror}") from error
+    _run_program(serve(load_cluster(config), server, token))
+
+
+@app.command()
 def demo(
     state_dir: StateOption = None,
     exit_: Annotated[bool, typer.Option("--exit", help="Stop when the story is told.")] = False,

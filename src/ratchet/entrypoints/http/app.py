@@ -41,7 +41,8 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     )
     errors.install(app)
     # A page on the internet must not reach this port through a name of its own.
-    hosts = ["127.0.0.1", "localhost", parts.settings.http_host]
+    settings = parts.settings
+    hosts = ["127.0.0.1", "localhost", settings.http_host, *settings.http_names]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     auth = Auth(parts.settings.token, parts.access)
     reads = [Depends(auth.needs(Permission.READ))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
@@ -50,7 +50,8 @@ class AnswersBody(BaseModel):
     answers: list[AnswerBody] = Field(max_length=ANSWERS_MAX)
 
 
-class LostBody(BaseModel):
+class EndedBody(BaseModel):
+    how: Literal["lost", "preempted", "out_of_memory", "timed_out", "failed"]
     because: str
 
 
@@ -107,7 +108,13 @@ def router(parts: Parts) -> APIRouter:
                 for e in engines
             ],
             "attempts": [
-                {"id": a.id, "run": a.run_id, "stage": a.stage.value, "state": a.state.value}
+                {
+                    "id": a.id,
+                    "run": a.run_id,
+                    "stage": a.stage.value,
+                    "state": a.state.value,
+                    "place": a.place.to_json(),
+                }
                 for a in attempts
             ],
         }
@@ -134,10 +141,15 @@ def router(parts: Parts) -> APIRouter:
         now = parts.runs.clock.now()
         return {"new": await parts.ledger.ledger.settle(told, "engine", now)}
 
-    @api.post("/node/attempts/{attempt_id}/lost", status_code=204)
-    async def lost(attempt_id: str, body: LostBody) -> None:
+    @api.post("/node/attempts/{attempt_id}/ended", status_code=204)
+    async def ended(attempt_id: str, body: EndedBody) -> None:
+        """An attempt whose worker did not tell its end itself."""
         run_id = await parts.attempts.end(
-            AttemptId(attempt_id), AttemptState.LOST, None, body.because, parts.runs.clock.now()
+            AttemptId(attempt_id),
+            AttemptState(body.how),
+            None,
+            body.because,
+            parts.runs.clock.now(),
         )
         if run_id is not None:
             await parts.durable.wake(run_id)

@@ -58,6 +58,11 @@ class Child:
         """None while it runs."""
         return None if self.process is None else self.process.poll()
 
+    @property
+    def age_seconds(self) -> float:
+        """Since its last start."""
+        return monotonic_seconds() - self._started_at
+
     def keep_alive(self) -> bool:
         """Start again what has died, when its pause is over.  True when it was just started."""
         code = self.exit_code()

@@ -9,18 +9,24 @@ serves goes on serving, what trains goes on training.
 from __future__ import annotations
 
 import json
+import math
+import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx2 as httpx
 import structlog
 
 from ratchet.core.errors import Unavailable
+from ratchet.core.place import Executor, Place
 from ratchet.entrypoints.local.children import Child
 from ratchet.entrypoints.local.state import Ports, StateDir, free_port
 from ratchet.kit.peers import peer_files
+from ratchet.kit.processes import die_with_parent
 
 log = structlog.get_logger()
 
@@ -64,6 +70,8 @@ class Keeper:
     env: Mapping[str, str]
     engines: dict[str, _Engine] = field(default_factory=dict)
     workers: dict[str, Child] = field(default_factory=dict)
+    deadlines: dict[str, float] = field(default_factory=dict)
+    """Seconds from the start of an attempt, where it has such a limit."""
     stopping: list[Child] = field(default_factory=list)
 
     @property
@@ -167,7 +175,8 @@ class Keeper:
         answer.raise_for_status()
 
     async def _settle_attempt(self, attempt: dict[str, Any]) -> None:
-        if attempt["id"] in self.workers:
+        place = Place.from_json(attempt["place"])
+        if attempt["id"] in self.workers or place.executor is not Executor.LOCAL:
             return
         if attempt["state"] == "running":
             # It ran under an earlier supervisor, and workers die with theirs.
@@ -189,9 +198,12 @@ class Keeper:
             ],
             log_file=self.state.log(f"worker-{attempt['run']}-{attempt['stage']}"),
             env={**SHARED_CORES, **WORKER_MALLOC, **self.env},
+            prepare=partial(_within, place),
         )  # fmt: skip
         child.start()
         self.workers[attempt["id"]] = child
+        if place.deadline_seconds:
+            self.deadlines[attempt["id"]] = place.deadline_seconds
 
     async def report_answers(self, lines: Sequence[str]) -> None:
         """Lines of engines' journals.  Raises `Unavailable` when they are to be sent again.
@@ -218,7 +230,12 @@ class Keeper:
         for attempt_id, child in list(self.workers.items()):
             code = child.exit_code()
             if code is None:
+                if child.age_seconds > self.deadlines.get(attempt_id, math.inf):
+                    # Told first: nothing that it says when it is stopped counts any more.
+                    await self._ended(attempt_id, "timed_out", "train.deadline passed")
+                    await child.stop()
                 continue
+            self.deadlines.pop(attempt_id, None)
             if code != 0:
                 tail = child.log_file.read_text(errors="replace")[-400:].strip()
                 last = tail.splitlines()[-1] if tail and code > 0 else ""
@@ -226,9 +243,12 @@ class Keeper:
             del self.workers[attempt_id]
 
     async def _lost(self, attempt_id: str, because: str) -> None:
-        log.warning("worker_lost", attempt=attempt_id, because=because)
+        await self._ended(attempt_id, "lost", because)
+
+    async def _ended(self, attempt_id: str, how: str, because: str) -> None:
+        log.warning("worker_ended", attempt=attempt_id, how=how, because=because)
         answer = await self.client.post(
-            f"/api/v1/node/attempts/{attempt_id}/lost", json={"because": because}
+            f"/api/v1/node/attempts/{attempt_id}/ended", json={"how": how, "because": because}
         )
         answer.raise_for_status()
 
@@ -236,6 +256,17 @@ class Keeper:
         """Everything to stop, workers first."""
         engines = [engine.child for engine in self.engines.values()]
         return [*self.workers.values(), *self.stopping, *engines]
+
+
+def _within(place: Place) -> None:
+    """In the child, before its program: no more cores and memory than it asked for."""
+    die_with_parent()
+    if place.cpus:
+        cores = sorted(os.sched_getaffinity(0))
+        # The last ones: engines and servers begin with the first.
+        os.sched_setaffinity(0, cores[-max(1, math.ceil(place.cpus)) :])
+    if place.memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (place.memory_bytes, place.memory_bytes))
 
 
 async def _answers(port: int) -> bool:

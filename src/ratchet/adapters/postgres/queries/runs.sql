@@ -65,6 +65,10 @@ SELECT tries.*, tries.number - furthest.number + 1 AS in_place
 FROM tries, (SELECT number FROM tries ORDER BY began DESC, number LIMIT 1) AS furthest
 ORDER BY tries.number DESC LIMIT 1;
 
+-- name: list_attempts
+SELECT id, stage, number, state, progress, because, created_at, started_at, ended_at
+  FROM attempts WHERE run_id = :run_id ORDER BY created_at, number;
+
 -- name: add_attempt!
 -- Keyed by run, stage and number: asked twice, it is one attempt.
 INSERT INTO attempts (id, run_id, stage, number, state, assignment, created_at)
@@ -75,7 +79,9 @@ ON CONFLICT (run_id, stage, number) DO NOTHING;
 SELECT * FROM attempts WHERE id = :id;
 
 -- name: live_attempts
-SELECT id, run_id, stage, number, state, heartbeat_at, created_at FROM attempts
+SELECT id, run_id, stage, number, state, heartbeat_at, created_at,
+       coalesce(assignment->'place', '{}') AS place
+  FROM attempts
  WHERE state IN ('wanted', 'running') ORDER BY created_at;
 
 -- name: claim_attempt

@@ -1,0 +1,1 @@
+"""Workers as Kubernetes Jobs: what we ask for, what became of it, and the API server."""
