@@ -48,6 +48,7 @@ MAY = {
     ("releaser", "turns"),
     ("releaser", "release"),
     ("releaser", "audit"),
+    ("releaser", "prune"),
     *(("admin", permission.value) for permission in Permission),
 }
 
