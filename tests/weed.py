@@ -25,10 +25,13 @@ START_SECONDS_MAX = 60.0
 
 @dataclass
 class Weed:
-    """A running server, and the environment that leads to its bucket."""
+    """A server with one bucket, and the environment that leads to it."""
 
-    process: subprocess.Popen[bytes]
+    command: list[str]
+    log: Path
+    filer: int
     url: str
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def env(self) -> dict[str, str]:
@@ -51,10 +54,32 @@ class Weed:
         )
         return sorted(entry["path"] for page in obstore.list(store) for entry in page)
 
+    def start(self) -> None:
+        """Again after `kill` with what it had; returns when the bucket answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()[-2000:]
+            try:
+                # A bucket is a folder of the filer; there is no signer among our libraries.
+                httpx.post(f"http://127.0.0.1:{self.filer}/buckets/{BUCKET}/", timeout=5.0)
+                self.listing()
+                return
+            except (httpx.TransportError, obstore.exceptions.BaseError):
+                time.sleep(0.2)
+        raise AssertionError(self.log.read_text()[-2000:])
+
+    def kill(self) -> None:
+        """Asked politely it takes half a minute to leave."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
 
 @contextmanager
 def weed(folder: Path) -> Iterator[Weed]:
-    """A server with one bucket, below `folder`.  Skips where the package could not be installed."""
+    """A running server below `folder`.  Skips where the package could not be installed."""
     if not WEED.exists():
         pytest.skip("build/seaweed does not exist: make test-deep makes it")
     credentials = folder / "s3.json"
@@ -67,35 +92,16 @@ def weed(folder: Path) -> Iterator[Weed]:
     data = folder / "weed"
     data.mkdir()
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    command: list[str] = [
+    command = [
         str(WEED), "server", f"-dir={data}", "-ip=127.0.0.1", "-s3", f"-s3.config={credentials}",
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         "-volume.max=20", "-master.volumeSizeLimitMB=64",
     ]  # fmt: skip
     for name, port in ports.items():
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={free_port()}"]
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    found = Weed(process, f"http://127.0.0.1:{ports['s3']}")
+    server = Weed(command, folder / "weed.log", ports["filer"], f"http://127.0.0.1:{ports['s3']}")
     try:
-        _make_bucket(ports["filer"], found, folder)
-        yield found
+        server.start()
+        yield server
     finally:
-        # It takes half a minute to leave, and there is nothing here that it could lose.
-        process.kill()
-        process.wait()
-
-
-def _make_bucket(filer: int, server: Weed, folder: Path) -> None:
-    """A bucket is a folder of the filer; there is no signer of requests among our libraries."""
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < deadline:
-        assert server.process.poll() is None, (folder / "weed.log").read_text()[-2000:]
-        try:
-            answer = httpx.post(f"http://127.0.0.1:{filer}/buckets/{BUCKET}/", timeout=5.0)
-            if answer.status_code in (200, 201) and server.listing() == []:
-                return
-        except (httpx.TransportError, obstore.exceptions.BaseError):
-            pass
-        time.sleep(0.2)
-    raise AssertionError((folder / "weed.log").read_text()[-2000:])
+        server.kill()

@@ -81,8 +81,7 @@ def test_what_is_removed_is_gone_and_removed_again_without_a_word(s3: Weed) -> N
 
 def test_a_bucket_that_is_away_is_unavailable(s3: Weed) -> None:
     store = ObstoreObjects(URL)
-    s3.process.kill()
-    s3.process.wait()
+    s3.kill()
 
     for call in (store.get("a/b"), store.put("a/b", b""), store.has("a/b"), store.files()):
         with pytest.raises(Unavailable, match="s3://"):
