@@ -46,6 +46,7 @@ from ratchet.kit.ids import new_id
 from ratchet.operations.access import AccessParts
 from ratchet.operations.artifacts import ArtifactParts
 from ratchet.operations.datasets import DatasetParts
+from ratchet.operations.evaluations import EvaluationParts
 from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.material import MaterialParts
 from ratchet.operations.notices import NoticeParts
@@ -76,6 +77,7 @@ class Parts:
     material: MaterialParts
     datasets: DatasetParts
     artifacts: ArtifactParts
+    evaluations: EvaluationParts
     release: ReleaseParts
     shadow: ShadowParts
     scrapes: ScrapeParts
@@ -126,6 +128,7 @@ def build(settings: Settings) -> Parts:
         triggers=_triggers(settings, database, run_parts),
         material=material,
         datasets=datasets,
+        evaluations=_evaluations(run_parts, database, objects),
         artifacts=ArtifactParts(shelf.book, objects, datasets, audit, clock),
         release=ReleaseParts(releases, releases, engines, audit, clock, releases, shadow, samples),
         shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
@@ -151,6 +154,11 @@ def build(settings: Settings) -> Parts:
         executors=PostgresExecutors(database),
         views=PostgresViews(database),
     )
+
+
+def _evaluations(runs: RunParts, database: Database, objects: ObjectStore) -> EvaluationParts:
+    registry = PostgresRegistry(database)
+    return EvaluationParts(runs.projects, runs.runs, runs.stages, registry, objects)
 
 
 def _triggers(settings: Settings, database: Database, runs: RunParts) -> TriggerParts:

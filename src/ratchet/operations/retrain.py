@@ -31,9 +31,10 @@ from ratchet.core.spec import DataPlan
 from ratchet.core.suite import Suite
 from ratchet.durable.flow import Flow
 from ratchet.kit.clock import Clock
-from ratchet.kit.digest import digest_bytes, digest_json
+from ratchet.kit.digest import digest_bytes
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
+from ratchet.operations.evaluations import reports, suite_report, weights_of
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.operations.shelf import shelve
 from ratchet.ports import (
@@ -216,14 +217,13 @@ class Pipeline:
             return
         run = await self.runs.get(run_id)
         await self._keep_baseline_reports(run, result)
-        await self._end(
-            run_id, stage, {"reports": result["uri"]}, "candidate and baseline answered"
-        )
+        detail = {"reports": result["uri"], "baseline": (await self._baseline(run)).id}
+        await self._end(run_id, stage, detail, "candidate and baseline answered")
 
     async def _keep_baseline_reports(self, run: Run, result: Mapping[str, Any]) -> None:
-        reports = await self._get(str(result["uri"]))
+        stored = await self._get(str(result["uri"]))
         weights = weights_of(await self._baseline(run))
-        for value in reports["baseline"]:
+        for value in stored["baseline"]:
             await self.registry.put_evaluation(weights, suite_report(value), self.clock.now())
 
     async def gate(self, run_id: RunId) -> bool:
@@ -388,15 +388,8 @@ class Pipeline:
     async def _reports(self, run: Run) -> tuple[list[SuiteReport], list[SuiteReport]]:
         evaluated = await self._detail(run.id, StageName.EVALUATE)
         frozen = await self._detail(run.id, StageName.FREEZE)
-        reports = await self._get(str(evaluated["reports"]))
-        candidate = [suite_report(value) for value in reports["candidate"]]
-        fresh = {value["digest"]: suite_report(value) for value in reports["baseline"]}
-        weights = weights_of(await self._baseline(run))
-        baseline = []
-        for suite in frozen["suites"]:
-            known = await self.registry.evaluation(weights, suite["digest"])
-            baseline.append(known or fresh[suite["digest"]])
-        return baseline, candidate
+        baseline = await self._baseline(run)
+        return await reports(frozen, evaluated, baseline, self.registry, self.objects)
 
     async def _get(self, key: str) -> Any:
         return json.loads(await self.objects.get(key))
@@ -406,23 +399,12 @@ def _as_json(content: object) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode()
 
 
-def weights_of(version: Version) -> str:
-    """What identifies the tensors that a version serves."""
-    return digest_json({"base": version.base, "adapter": version.adapter_digest})
-
-
 def _chosen_by(data: DataPlan) -> dict[str, object]:
     """How rows were chosen: part of what names a dataset."""
     recipe: dict[str, object] = {"files": list(data.files), "held_out": data.held_out_share}
     if data.turns is not None:
         recipe["turns"] = asdict(data.turns)
     return recipe
-
-
-def suite_report(value: Mapping[str, Any]) -> SuiteReport:
-    """A suite report as a worker wrote it."""
-    items = tuple(ItemResult(**item) for item in value["items"])
-    return SuiteReport(suite=value["suite"], digest=value["digest"], items=items)
 
 
 def _stored(release: Release, run: Run, evidence: Evidence) -> StoredRelease:

@@ -20,6 +20,7 @@ from ratchet.entrypoints.cli import (
     artifact,
     data,
     engine,
+    evals,
     gate,
     gateway,
     key,
@@ -45,6 +46,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(data.app, name="data")
 app.add_typer(engine.app, name="engine")
+app.add_typer(evals.app, name="eval")
 app.add_typer(gate.app, name="gate")
 app.add_typer(gateway.app, name="gateway")
 app.add_typer(key.app, name="key")

@@ -16,16 +16,19 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from sse_starlette import EventSourceResponse
 
 from ratchet import __version__
+from ratchet.core.artifact import RunId
 from ratchet.core.errors import NotFound, Unavailable
 from ratchet.core.guards import ERRORS
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.entrypoints.console import charts
+from ratchet.operations.evaluations import compared, counted
 from ratchet.wiring import Parts
 
 FOLDER = Path(__file__).parent
 REFRESH_SECONDS = 0.7
 TRAFFIC_MINUTES = 5
 RUNS_SHOWN = 8
+ITEMS_SHOWN = 200
 NOT_ENDED = ("starting", "shadow", "canary", "paused", "held", "holdback")
 
 
@@ -44,13 +47,7 @@ def console(parts: Parts) -> APIRouter:
 
     async def page(run_id: str | None) -> HTMLResponse:
         stream = f"/live/{run_id}" if run_id else "/live"
-        whole = templates.get_template("page.html").render(
-            content=await live(run_id),
-            stream=stream,
-            version=__version__,
-            gateway=parts.settings.gateway_url,
-        )
-        return HTMLResponse(whole)
+        return _page(parts, templates, await live(run_id), stream)
 
     async def changes(request: Request, run_id: str | None) -> AsyncIterator[dict[str, str]]:
         """The page's inside, each time it differs from what was sent."""
@@ -80,7 +77,39 @@ def console(parts: Parts) -> APIRouter:
     async def stream_run(request: Request, run_id: str) -> EventSourceResponse:
         return EventSourceResponse(changes(request, run_id))
 
+    pages.include_router(_items(parts, templates))
     return pages
+
+
+def _items(parts: Parts, templates: Environment) -> APIRouter:
+    """The page with both answers to every item."""
+    pages = APIRouter(include_in_schema=False)
+
+    @pages.get("/runs/{run_id}/items")
+    async def items(run_id: str, only: str = "lost") -> HTMLResponse:
+        found = await compared(RunId(run_id), parts.evaluations)
+        chosen = [item for item in found if only in ("all", item.became)]
+        content = templates.get_template("items.html").render(
+            run_id=run_id,
+            only=only,
+            counts=counted(found),
+            items=chosen[:ITEMS_SHOWN],
+            left=max(0, len(chosen) - ITEMS_SHOWN),
+        )
+        return _page(parts, templates, content)
+
+    return pages
+
+
+def _page(parts: Parts, templates: Environment, content: str, stream: str = "") -> HTMLResponse:
+    """A whole page; with a stream its inside follows what happens."""
+    whole = templates.get_template("page.html").render(
+        content=content,
+        stream=stream,
+        version=__version__,
+        gateway=parts.settings.gateway_url,
+    )
+    return HTMLResponse(whole)
 
 
 def _amount(guard: dict[str, Any], name: str) -> str:
