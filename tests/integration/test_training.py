@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.exceptions import GenericError
 
+from ratchet.core.errors import Rejected
 from ratchet.core.retention import ADAPTER_FILES
 from ratchet.engine.weights import quiet
 from ratchet.kit.processes import StopNotice
+from ratchet.train.desk import Superseded
 from ratchet.train.lora import Job, Report, Trained, adapter_digest
-from ratchet.train.main import is_disk_full
 from ratchet.train.sft import train
+from ratchet.train.store import Store, is_disk_full
 from tests import tiny
 
 RECIPE: dict[str, Any] = {
@@ -167,3 +170,41 @@ def test_a_full_disk_is_told_apart_from_a_bug(tmp_path: Path) -> None:
     assert is_disk_full(full)
     assert is_disk_full(RuntimeError("write failed: No space left on device (os error 28)"))
     assert not is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def test_a_store_that_is_away_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratchet.train.store.RETRY_SECONDS_MIN", 0.01)
+    tries: list[str] = []
+
+    def get(_: object, key: str) -> bytes:
+        tries.append(key)
+        if len(tries) < 4:
+            raise GenericError("connection refused")
+        return b"content"
+
+    monkeypatch.setattr("ratchet.train.store.get", get)
+
+    assert Store(f"file://{tmp_path}", lambda: None).get("a") == b"content"
+    assert len(tries) == 4
+
+
+def test_a_store_is_not_waited_for_by_who_is_no_longer_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: object) -> None:
+        raise GenericError("connection refused")
+
+    def wanted() -> None:
+        raise Superseded
+
+    monkeypatch.setattr("ratchet.train.store.put_new", put)
+
+    with pytest.raises(Superseded):
+        Store(f"file://{tmp_path}", wanted).put_new("a", b"")
+
+
+def test_what_is_not_in_the_store_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="does not give rows/none"):
+        Store(f"file://{tmp_path}", lambda: None).get("rows/none")

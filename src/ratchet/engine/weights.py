@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +139,21 @@ def get(store: Any, key: str) -> bytes:
     return bytes(obstore.get(store, key).bytes())
 
 
-def fetch_adapter(store_url: str, uri: str, cache: Path) -> Path:
-    """Copy an adapter from the object store to a local folder, once."""
+def fetch_adapter(
+    store_url: str, uri: str, cache: Path, read: Callable[[str], bytes] | None = None
+) -> Path:
+    """Copy an adapter from the object store to a local folder, once.
+
+    `read` gets an object by its key for who is patient with a store that is away.
+    """
     folder = cache / "adapters" / uri.rpartition("/")[2]
     if folder.exists():
         return folder
-    store = open_store(store_url)
+    read = read or partial(get, open_store(store_url))
     beside = folder.with_name(f"{folder.name}.part{os.getpid()}")
     beside.mkdir(parents=True, exist_ok=True)
     for name in ADAPTER_FILES:
-        (beside / name).write_bytes(get(store, f"{uri}/{name}"))
+        (beside / name).write_bytes(read(f"{uri}/{name}"))
     if folder.exists():
         shutil.rmtree(beside)
     else:

@@ -152,6 +152,11 @@ def run_suite(
     return {"suite": suite["name"], "digest": suite["digest"], "items": items}
 
 
+def answers_in(file: Path) -> int:
+    """How many items a killed evaluation had answered."""
+    return len(_kept(file))
+
+
 def _kept(file: Path) -> dict[str, list[Any]]:
     """What was answered before a kill, by item; a line that was cut is not there."""
     known = {}

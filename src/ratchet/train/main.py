@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import gzip
 import json
@@ -31,17 +30,15 @@ from ratchet.engine.weights import (
     WeightsError,
     base_folder,
     fetch_adapter,
-    get,
-    open_store,
-    put_new,
     quiet,
 )
 from ratchet.kit.peers import PeerFiles
 from ratchet.kit.processes import StopNotice
 from ratchet.train import command, preference, sft
 from ratchet.train.desk import Desk, Superseded
-from ratchet.train.evaluate import EngineArguments, EngineFailed, engine, run_suite
+from ratchet.train.evaluate import EngineArguments, EngineFailed, answers_in, engine, run_suite
 from ratchet.train.lora import Job, Preempted, Trained, adapter_digest
+from ratchet.train.store import Store, is_disk_full
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -94,12 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def is_disk_full(error: Exception) -> bool:
-    """Whether a write failed for want of space; torch, safetensors and obstore each say so in an
-    exception of their own, with the kernel's words inside."""
-    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
-
-
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the machine, or its graphics card, has no more memory.
 
@@ -118,7 +109,7 @@ def train_stage(
     assignment: dict[str, Any], desk: Desk, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Train, then ship the adapter under its digest.  Killed anywhere, the next attempt goes on."""
-    store = open_store(options.objects)
+    store = Store(options.objects, desk.check)
     rows = read_dataset(store, assignment["dataset"])
     desk.report({"doing": "loading the base model"}, [])
     base = base_folder(assignment["base"], options.cache / "bases")
@@ -132,7 +123,7 @@ def train_stage(
     start = assignment.get("start")
     job = Job(
         base=base,
-        start=fetch_adapter(options.objects, start, options.cache) if start else None,
+        start=fetch_adapter(options.objects, start, options.cache, store.get) if start else None,
         rows=rows,
         recipe=assignment["train"],
         work=work,
@@ -147,7 +138,7 @@ def train_stage(
         for name in ADAPTER_FILES:
             content = (trained.adapter / name).read_bytes()
             size += len(content)
-            put_new(store, f"{uri}/{name}", content)
+            store.put_new(f"{uri}/{name}", content)
         shutil.rmtree(work / "checkpoints", ignore_errors=True)
     return {
         "adapter_uri": uri,
@@ -161,10 +152,10 @@ def train_stage(
     }
 
 
-def _train(job: Job, assignment: dict[str, Any], store: Any) -> Trained:
+def _train(job: Job, assignment: dict[str, Any], store: Store) -> Trained:
     method = job.recipe["method"]
     if method == "command":
-        code = {name: get(store, uri) for name, uri in assignment["code"].items()}
+        code = {name: store.get(uri) for name, uri in assignment["code"].items()}
         return command.train(job, code)
     return METHODS[method](job)
 
@@ -178,15 +169,15 @@ def alone(work: Path) -> Iterator[None]:
         yield
 
 
-def read_dataset(store: Any, uri: str) -> list[dict[str, Any]]:
+def read_dataset(store: Store, uri: str) -> list[dict[str, Any]]:
     """All rows of a version, in its order."""
-    content = get(store, uri)
+    content = store.get(uri)
     if not key_of(uri).endswith(".gz"):
         # In one piece: a run that an older Ratchet began.
         rows: list[dict[str, Any]] = json.loads(content)["rows"]
         return rows
     manifest = Manifest.from_json(json.loads(gzip.decompress(content)))
-    packs = {key: pack_lines(key, get(store, key)) for key in manifest.packs}
+    packs = {key: pack_lines(key, store.get(key)) for key in manifest.packs}
     return [json.loads(line) for line in manifest.lines(packs)]
 
 
@@ -194,13 +185,15 @@ def evaluate_stage(
     assignment: dict[str, Any], desk: Desk, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Candidate and baseline on the same items, each through an engine of its own."""
-    store = open_store(options.objects)
-    suites = [json.loads(get(store, suite["uri"])) for suite in assignment["suites"]]
+    store = Store(options.objects, desk.check)
+    suites = [json.loads(store.get(suite["uri"])) for suite in assignment["suites"]]
     fresh = [s for s in suites if s["digest"] not in assignment["baseline_known"]]
     total = sum(len(s["rows"]) for s in suites) + sum(len(s["rows"]) for s in fresh)
     progress = _Count(desk, total)
     log = options.work / assignment["run"] / "evaluate-engine.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Answers of an attempt that was killed are kept: killed again and again, it comes to its end.
+    desk.report({"resumed_from": sum(map(answers_in, log.parent.glob("answers-*.jsonl")))}, [])
     reports: dict[str, list[dict[str, Any]]] = {}
     sides = (
         ("candidate", assignment["candidate"], suites),
@@ -211,6 +204,9 @@ def evaluate_stage(
         if not wanted:
             continue
         desk.report({"doing": f"starting the {side}'s engine"}, [])
+        if adapter is not None:
+            # Here, where a store that is away is waited for: an engine would end.
+            fetch_adapter(options.objects, adapter, options.cache, store.get)
         arguments = EngineArguments(
             kind=assignment["engine"],
             base=assignment["base"],
@@ -230,7 +226,7 @@ def evaluate_stage(
                 progress.suite_done(len(suite["rows"]))
     # Under the run's name: latencies are measurements, so two evaluations are two reports.
     uri = f"reports/{assignment['run']}.json"
-    put_new(store, uri, json.dumps(reports, ensure_ascii=False).encode())
+    store.put_new(uri, json.dumps(reports, ensure_ascii=False).encode())
     for kept in log.parent.glob("answers-*.jsonl"):
         kept.unlink()
     return {"uri": uri}
