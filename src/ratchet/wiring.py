@@ -179,6 +179,7 @@ def _material(settings: Settings, database: Database, clock: Clock) -> MaterialP
         bases=BaseModels(settings.cache_dir),
         evidence=PostgresReleases(database),
         answered=PostgresTurns(database),
+        attempts=PostgresAttempts(database),
         projects=PostgresProjects(database),
         registry=PostgresRegistry(database),
         clock=clock,

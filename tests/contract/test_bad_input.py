@@ -16,7 +16,7 @@ from ratchet.adapters.specfile.reader import load_spec
 from ratchet.core.errors import Rejected
 from ratchet.kit.clock import SystemClock
 from ratchet.operations.material import MaterialParts, inspect
-from ratchet.ports import AnsweredSource, EvidenceSource, ProjectStore, Registry
+from ratchet.ports import AnsweredSource, AttemptStore, EvidenceSource, ProjectStore, Registry
 from tests import tiny
 
 BAD = Path(__file__).parents[1] / "bad"
@@ -31,6 +31,9 @@ class NobodyAsked:
         return 0, 0
 
     async def find(self, name: str) -> None:
+        return None
+
+    async def tokens_per_second(self, project: str) -> None:
         return None
 
 
@@ -83,6 +86,7 @@ def look(case: Path, model: Path, folder: Path) -> tuple[str, ...]:
         files=LocalFiles(),
         bases=BaseModels(None),
         evidence=cast(EvidenceSource, NobodyAsked()),
+        attempts=cast(AttemptStore, NobodyAsked()),
         answered=cast(AnsweredSource, NobodyAsked()),
         projects=cast(ProjectStore, NobodyAsked()),
         registry=cast(Registry, NobodyAsked()),

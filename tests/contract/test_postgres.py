@@ -26,6 +26,7 @@ from ratchet.ports import (
     EngineReport,
     GatewayReport,
     Taken,
+    Wish,
 )
 from tests.contract.test_specfile import SMALL
 from tests.stored import (
@@ -108,12 +109,17 @@ def test_an_attempt_lives_once_and_ends_once(database_url: str) -> None:
         [living] = await attempts.live()
 
         assert await attempts.claim(living.id, NOW) == {"stage": "train"}
-        assert await attempts.heartbeat(living.id, {"step": 1}, [(1, 0.5), (2, 0.4)], NOW)
-        assert await attempts.heartbeat(living.id, {"step": 2}, [(2, 0.3)], NOW)
+        first = await attempts.heartbeat(living.id, {"step": 1}, [(1, 0.5), (2, 0.4)], NOW)
+        assert first is Wish.GO_ON
+        assert await attempts.seconds(run, NOW + timedelta(seconds=90)) == 90.0
+        asked = await attempts.ask_to_leave(living.id, NOW + timedelta(seconds=91))
+        assert await attempts.ask_to_leave(living.id, NOW + timedelta(seconds=99)) == asked
+        second = await attempts.heartbeat(living.id, {"step": 2}, [(2, 0.3)], NOW)
+        assert second is Wish.SAVE_AND_LEAVE
         assert await attempts.end(living.id, AttemptState.SUCCEEDED, {"x": 1}, "", NOW) == run
         assert await attempts.end(living.id, AttemptState.LOST, None, "late", NOW) is None
         assert await attempts.result(run, StageName.TRAIN) == {"x": 1}
-        assert not await attempts.heartbeat(living.id, {}, [], NOW)
+        assert await attempts.heartbeat(living.id, {}, [], NOW) is Wish.STOP
         with pytest.raises(Conflict):
             await attempts.claim(living.id, NOW)
         view = await PostgresViews(database).run("run_1")

@@ -235,12 +235,9 @@ def test_each_mistake_is_named_with_line_column_found_and_expected(
     assert says in problem
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["train: {budget_usd: 5}"],
-)  # fmt: skip
-def test_what_is_not_built_is_refused_by_name(key: str) -> None:
-    [problem] = problems(f"{SMALL}{key}\n")
+def test_what_is_not_built_is_refused_by_name() -> None:
+    text = SMALL.replace("data: {train: a.jsonl}", "data: {train: a.jsonl, contract: c.yaml}")
+    [problem] = problems(text)
 
     assert "not built yet" in problem
 

@@ -39,7 +39,14 @@ class Place:
     deadline_seconds: float = 0.0
     """Of one attempt, from its start; what is not done then has failed."""
 
+    usd_per_hour: float = 0.0
+    """What the machine of a worker costs."""
+    budget_usd: float = 0.0
+    """Of a run's workers, all attempts together."""
+
     def __post_init__(self) -> None:
+        if self.budget_usd and not self.usd_per_hour:
+            raise Rejected("train.budget_usd needs train.usd_per_hour: what a machine costs")
         if self.executor is Executor.KUBERNETES:
             return
         only = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from ratchet.core.compute import METER_SECONDS
 from ratchet.core.errors import Unavailable
 from ratchet.durable.reaper import reap, this_executor
 from ratchet.entrypoints.metrics import Metrics
@@ -19,7 +20,7 @@ from ratchet.operations.artifacts import prune, prunes_by_itself
 from ratchet.operations.ledger import mind_budgets, tell_exact_routes
 from ratchet.operations.notices import tell_people
 from ratchet.operations.release import advance_all
-from ratchet.operations.runs import bury_silent_workers, dispatch
+from ratchet.operations.runs import bury_silent_workers, dispatch, meter_workers
 from ratchet.operations.scrapes import scrape
 from ratchet.operations.shadow import replay_prompts
 from ratchet.operations.triggers import (
@@ -106,6 +107,7 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         _every(SHADOW_SECONDS, "shadow", replay),
         _every(SCRAPE_SECONDS, "scrapes", count),
         _every(NOTICE_SECONDS, "notices", tell),
+        _every(METER_SECONDS, "meter", lambda: meter_workers(parts.runs, parts.durable)),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
     ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ratchet.core import precheck
 from ratchet.core.artifact import Version
 from ratchet.core.captured import Captured, rows_of
+from ratchet.core.compute import estimate
 from ratchet.core.data import Row, Rows
 from ratchet.core.dataset import is_held_out
 from ratchet.core.errors import Rejected
@@ -21,6 +22,7 @@ from ratchet.core.suite import HELD_OUT, Suite, suite_of
 from ratchet.kit.clock import Clock
 from ratchet.ports import (
     AnsweredSource,
+    AttemptStore,
     BaseModelSource,
     EvidenceSource,
     FileSource,
@@ -40,6 +42,7 @@ class MaterialParts:
     bases: BaseModelSource
     evidence: EvidenceSource
     answered: AnsweredSource
+    attempts: AttemptStore
     projects: ProjectStore
     registry: Registry
     clock: Clock
@@ -116,6 +119,10 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
         await asyncio.to_thread(_look, spec, material),
         await _tokens(spec, material.train.good, parts.bases),
     ]
+    tokens = precheck.together(found).facts.get("tokens_an_epoch")
+    if isinstance(tokens, int):
+        speed = await parts.attempts.tokens_per_second(spec.project)
+        found.append(estimate(tokens * spec.train.epochs, speed, spec.place))
     if (fault := await parts.bases.problem(spec.base)) is not None:
         found.append(Found((fault,)))
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ratchet.core.analysis import first_weight
 from ratchet.core.artifact import RunId, Version, VersionId, same_weights, version_id
+from ratchet.core.compute import check_budget
 from ratchet.core.errors import RatchetError, Rejected, Unavailable
 from ratchet.core.evidence import Evidence, first_evidence
 from ratchet.core.gates import (
@@ -167,8 +168,10 @@ class Pipeline:
             return True
         number = next_attempt(last)
         if number is not None:
+            now = self.clock.now()
+            check_budget(await self.attempts.seconds(run_id, now), run.spec.place)
             assignment = await self._assignment(run, stage)
-            await self.attempts.add(run_id, stage, number, assignment, self.clock.now())
+            await self.attempts.add(run_id, stage, number, assignment, now)
         return False
 
     async def _assignment(self, run: Run, stage: StageName) -> dict[str, object]:

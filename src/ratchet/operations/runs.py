@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ratchet.core.artifact import RunId, Version, version_id
+from ratchet.core.compute import LEAVE_SECONDS_MAX, is_used_up
 from ratchet.core.run import AttemptState, RunState, StageState
 from ratchet.core.serving import difference
 from ratchet.core.spec import Spec
@@ -155,6 +156,22 @@ async def bury_silent_workers(parts: RunParts, durable: Wakes) -> None:
             f"no word from the worker for {SILENT_SECONDS_MAX:.0f} s",
             now,
         )
+        await durable.wake(attempt.run_id)
+
+
+async def meter_workers(parts: RunParts, durable: Wakes) -> None:
+    """Ask workers to save and leave when their run's budget is used up; end those that do not."""
+    now = parts.clock.now()
+    for attempt in await parts.workers.live():
+        if attempt.heartbeat_at is None or not attempt.place.budget_usd:
+            continue
+        if not is_used_up(await parts.attempts.seconds(attempt.run_id, now), attempt.place):
+            continue
+        asked_at = await parts.attempts.ask_to_leave(attempt.id, now)
+        if (now - asked_at).total_seconds() < LEAVE_SECONDS_MAX:
+            continue
+        because = f"its budget is used up, and it did not leave in {LEAVE_SECONDS_MAX:.0f} s"
+        await parts.attempts.end(attempt.id, AttemptState.LOST, None, because, now)
         await durable.wake(attempt.run_id)
 
 

@@ -58,6 +58,7 @@ from ratchet.ports.pipeline import (
     StoredRelease,
     Taken,
     Tracker,
+    Wish,
     WorkerDesk,
 )
 from ratchet.ports.scrapes import CounterSource, Position, SampleStore
@@ -152,5 +153,6 @@ __all__ = [
     "Untold",
     "WantedEngine",
     "Watched",
+    "Wish",
     "WorkerDesk",
 ]

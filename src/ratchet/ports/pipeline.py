@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -151,8 +152,26 @@ class AttemptStore(Protocol):
     ) -> RunId | None:
         """By attempt; None when it had ended before, and nothing changes then."""
 
+    async def seconds(self, run_id: RunId, now: datetime) -> float:
+        """How long workers have run for a run, all attempts together."""
+
+    async def ask_to_leave(self, attempt_id: AttemptId, now: datetime) -> datetime:
+        """Tell its worker to save and leave; answers when that was first said."""
+
+    async def tokens_per_second(self, project: str) -> float | None:
+        """Of the project's last training; None before there was one."""
+
     async def cancel(self, run_id: RunId, because: str, now: datetime) -> None:
         """End every living attempt of a run; its worker learns so at the next heartbeat."""
+
+
+class Wish(Enum):
+    """What the control plane wants of a worker."""
+
+    GO_ON = "go_on"
+    SAVE_AND_LEAVE = "save_and_leave"
+    STOP = "stop"
+    """Somebody ended its attempt."""
 
 
 class WorkerDesk(Protocol):
@@ -167,8 +186,8 @@ class WorkerDesk(Protocol):
         progress: Json,
         losses: Sequence[tuple[int, float]],
         now: datetime,
-    ) -> bool:
-        """False tells the worker to stop: somebody ended its attempt."""
+    ) -> Wish:
+        """What the worker is to do now."""
 
     async def live(self) -> list[LiveAttempt]:
         """All attempts that are wanted or running."""

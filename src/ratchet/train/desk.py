@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from ratchet.kit.peers import RECONNECT_OPTIONS, PeerFiles
+from ratchet.kit.processes import StopNotice
 from ratchet.wire.ratchet.v1 import worker_pb2, worker_pb2_grpc
 
 HEARTBEAT_SECONDS = 1.0
@@ -41,6 +42,8 @@ class Desk:
         self._progress: dict[str, Any] = {}
         self._losses: list[tuple[int, float]] = []
         self._superseded = threading.Event()
+        self.stop = StopNotice()
+        """Also given by the control plane, when it wants the work saved and the place back."""
         self._closed = threading.Event()
 
     def claim(self) -> dict[str, Any]:
@@ -125,6 +128,8 @@ class Desk:
             del self._losses[: len(losses)]
         if not answer.wanted:
             self._superseded.set()
+        if answer.stop:
+            self.stop.given = True
 
 
 def _channel(address: str, peers: PeerFiles | None) -> grpc.Channel:

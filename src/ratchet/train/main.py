@@ -32,13 +32,17 @@ from ratchet.engine.weights import (
     fetch_adapter,
     quiet,
 )
+from ratchet.kit.clock import SystemClock
+from ratchet.kit.digest import digest_json
 from ratchet.kit.peers import PeerFiles
-from ratchet.kit.processes import StopNotice
 from ratchet.train import command, preference, sft
 from ratchet.train.desk import Desk, Superseded
 from ratchet.train.evaluate import EngineArguments, EngineFailed, answers_in, engine, run_suite
 from ratchet.train.lora import Job, Preempted, Trained, adapter_digest
 from ratchet.train.store import Store, is_disk_full
+
+# A checkpoint is of use as long as somebody may start its run again.
+KEPT_SECONDS = 7 * 86400.0
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -59,14 +63,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     quiet()
-    options.stop = StopNotice()
     peers = PeerFiles(*options.peers) if options.peers else None
     desk = Desk(options.server, options.attempt, options.token_file.read_text().strip(), peers)
     try:
         assignment = desk.claim()
         if assignment["stage"] == "train":
             # Asking a suite keeps every answer as it comes, so it may end anywhere.
-            options.stop.listen()
+            desk.stop.listen()
         result = STAGES[assignment["stage"]](assignment, desk, options)
         desk.succeed(result)
     except Preempted as stopped:
@@ -113,8 +116,9 @@ def train_stage(
     rows = read_dataset(store, assignment["dataset"])
     desk.report({"doing": "loading the base model"}, [])
     base = base_folder(assignment["base"], options.cache / "bases")
-    work = options.work / assignment["run"]
+    work = options.work / work_name(assignment)
     work.mkdir(parents=True, exist_ok=True)
+    forget_old(options.work)
 
     def report(progress: dict[str, Any], losses: list[tuple[int, float]]) -> None:
         desk.report({"doing": "training", **progress}, losses)
@@ -128,7 +132,7 @@ def train_stage(
         recipe=assignment["train"],
         work=work,
         report=report,
-        stop=options.stop,
+        stop=desk.stop,
     )
     with alone(work):
         trained = _train(job, assignment, store)
@@ -139,7 +143,8 @@ def train_stage(
             content = (trained.adapter / name).read_bytes()
             size += len(content)
             store.put_new(f"{uri}/{name}", content)
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)
+        for folder in ("checkpoints", "adapter", "code"):
+            shutil.rmtree(work / folder, ignore_errors=True)
     return {
         "adapter_uri": uri,
         "adapter_digest": digest,
@@ -150,6 +155,25 @@ def train_stage(
         "seconds": trained.seconds,
         "tokens": trained.tokens,
     }
+
+
+def work_name(assignment: dict[str, Any]) -> str:
+    """Of what a training is made of: whoever trains the same goes on from what is there, also when
+    another run began it and ran out of money."""
+    made_of = ("base", "dataset", "train", "start", "code")
+    return "train-" + digest_json({key: assignment.get(key) for key in made_of})[:24]
+
+
+def forget_old(work: Path) -> None:
+    """What nobody went on with for a week."""
+    now = SystemClock().now().timestamp()
+    for folder in work.glob("train-*"):
+        with contextlib.suppress(OSError):
+            if now - (folder / "lock").stat().st_mtime > KEPT_SECONDS:
+                with (folder / "lock").open() as file:
+                    # Somebody who is at work there has locked it, however long ago.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
 
 
 def _train(job: Job, assignment: dict[str, Any], store: Store) -> Trained:
@@ -227,8 +251,7 @@ def evaluate_stage(
     # Under the run's name: latencies are measurements, so two evaluations are two reports.
     uri = f"reports/{assignment['run']}.json"
     store.put_new(uri, json.dumps(reports, ensure_ascii=False).encode())
-    for kept in log.parent.glob("answers-*.jsonl"):
-        kept.unlink()
+    shutil.rmtree(log.parent, ignore_errors=True)
     return {"uri": uri}
 
 

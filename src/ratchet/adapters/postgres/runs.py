@@ -27,7 +27,7 @@ from ratchet.core.run import (
 from ratchet.core.serving import from_json, to_json
 from ratchet.core.spec import Spec
 from ratchet.kit.ids import new_id
-from ratchet.ports import Json, LiveAttempt, Project, Run, StageRecord
+from ratchet.ports import Json, LiveAttempt, Project, Run, StageRecord, Wish
 
 
 class PostgresProjects:
@@ -305,18 +305,33 @@ class PostgresAttempts:
         progress: Json,
         losses: Sequence[tuple[int, float]],
         now: datetime,
-    ) -> bool:
+    ) -> Wish:
         async with self._db.transaction() as tx:
             alive = await fetch(
                 tx, "heartbeat_attempt", id=attempt_id, progress=Jsonb(progress), now=now
             )
             if not alive:
-                return False
+                return Wish.STOP
             if losses:
                 run_id = (await fetch(tx, "get_attempt", id=attempt_id))[0]["run_id"]
                 for step, loss in losses:
                     await fetch(tx, "add_loss_point", run_id=run_id, step=step, loss=loss)
-        return True
+        return Wish.GO_ON if alive[0]["stop_at"] is None else Wish.SAVE_AND_LEAVE
+
+    async def seconds(self, run_id: RunId, now: datetime) -> float:
+        row = await self._db.one("attempt_seconds", run_id=run_id, now=now)
+        return 0.0 if row is None else float(row["seconds"])
+
+    async def ask_to_leave(self, attempt_id: AttemptId, now: datetime) -> datetime:
+        row = await self._db.one("ask_to_leave", id=attempt_id, now=now)
+        if row is None:
+            raise NotFound(f"attempt {attempt_id} is not known here")
+        asked: datetime = row["stop_at"]
+        return asked
+
+    async def tokens_per_second(self, project: str) -> float | None:
+        row = await self._db.one("training_speed", project=project)
+        return None if row is None else float(row["speed"])
 
     async def live(self) -> list[LiveAttempt]:
         return [

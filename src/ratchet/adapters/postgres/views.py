@@ -114,6 +114,12 @@ class PostgresViews:
         view["version_id"] = None if version is None else version["id"]
         return view
 
+    async def compute(self, project: str, now: datetime, limit: int) -> list[View]:
+        """What workers took and cost, by month, the newest first."""
+        return await self._db.all(
+            "compute_by_month", project=project, now=now, limit=min(limit, LIST_MAX)
+        )
+
     async def versions(self, project: str, limit: int) -> list[View]:
         rows = await self._db.all("list_versions", project=project, limit=min(limit, LIST_MAX))
         return [_plain(row) for row in rows]

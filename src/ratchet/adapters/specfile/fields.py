@@ -297,5 +297,4 @@ GATE_SLICES = "slices"
 
 NOT_BUILT: Mapping[str, str] = {
     "data.contract": "data contracts",
-    "train.budget_usd": "budgets",
 }

@@ -170,7 +170,14 @@ def _train(values: Mapping[str, Any]) -> Train:
 
 
 def _place(values: Mapping[str, Any]) -> Place:
-    given = _given(values, "train", image="image", deadline_seconds="deadline")
+    given = _given(
+        values,
+        "train",
+        image="image",
+        deadline_seconds="deadline",
+        usd_per_hour="usd_per_hour",
+        budget_usd="budget_usd",
+    )
     given |= _given(values, "train.resources", cpus="cpus", memory_bytes="memory", gpus="gpus")
     for key, kind in (("executor", Executor), ("capacity", Capacity)):
         if f"train.{key}" in values:

@@ -154,6 +154,17 @@ TRAINING: Mapping[str, Field] = {
         DURATION_SCHEMA,
         "Of one attempt, from its start; what is not done then has failed. Default: none.",
     ),
+    "train.usd_per_hour": Field(
+        number(0.0001, 10_000.0),
+        {"type": "number"},
+        "What a worker's machine costs, for estimates, budgets and `ratchet run costs`. Default 0.",
+    ),
+    "train.budget_usd": Field(
+        number(0.0001, 1_000_000.0),
+        {"type": "number"},
+        "Of a run's workers, all attempts together. At the line the worker saves and the run ends; "
+        "a run of the same data and recipe goes on from there. Default: none.",
+    ),
     "evaluate.suites": Field(read_texts, PATHS_SCHEMA, "Evaluation suites, YAML files.", True),
     "evaluate.near_duplicates": Field(
         share,

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ratchet.adapters.specfile.reader import load_spec
 from ratchet.entrypoints.cli.client import Client, connect
+from ratchet.entrypoints.cli.key import only_project
 from ratchet.entrypoints.cli.tables import list_table, minute
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED, EXITS, start_run
 from ratchet.entrypoints.cli.watch import RUN_COLOURS, find_run, follow_run
@@ -139,6 +140,25 @@ def list_(
             run["id"], f"[{colour}]{run['state']}[/]", trigger, minute(run["created_at"]),
             run["because"][:100],
         )  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def costs(
+    project: Annotated[str | None, typer.Option(help="Default: the only one there is.")] = None,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What workers took and cost, by month, at the `train.usd_per_hour` of each run."""
+    client = connect(state_dir)
+    rows = client.get("/compute", project=only_project(client, project))
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = list_table("month", "runs", "attempts", "hours", "usd")
+    for row in rows:
+        hours, usd = f"{row['seconds'] / 3600:.2f}", f"{row['usd']:.2f}"
+        table.add_row(row["month"], str(row["runs"]), str(row["attempts"]), hours, usd)
     Console().print(table)
 
 

@@ -15,6 +15,7 @@ from ratchet.core.run import AttemptId, AttemptState
 from ratchet.durable.flow import Durable
 from ratchet.kit.clock import Clock
 from ratchet.kit.secret import Secret
+from ratchet.ports import Wish
 from ratchet.wire.ratchet.v1 import worker_pb2 as pb
 from ratchet.wire.ratchet.v1 import worker_pb2_grpc
 
@@ -45,7 +46,7 @@ class WorkerDesk(worker_pb2_grpc.WorkerServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802
         await check_token(context, self._token)
-        wanted = await _translated(
+        wish = await _translated(
             context,
             lambda: self._attempts.heartbeat(
                 AttemptId(request.attempt_id),
@@ -54,7 +55,7 @@ class WorkerDesk(worker_pb2_grpc.WorkerServicer):
                 self._clock.now(),
             ),
         )
-        return pb.HeartbeatResponse(wanted=wanted)
+        return pb.HeartbeatResponse(wanted=wish is not Wish.STOP, stop=wish is Wish.SAVE_AND_LEAVE)
 
     async def Finish(self, request: pb.FinishRequest, context: Any) -> pb.FinishResponse:  # noqa: N802
         await check_token(context, self._token)

@@ -16,6 +16,7 @@ from ratchet.entrypoints.http import (
     datasets,
     engines,
     errors,
+    evaluations,
     ledger,
     node,
     releases,
@@ -48,6 +49,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
     reads = [Depends(auth.needs(Permission.READ))]
     for router in (
         runs.router(parts, auth),
+        evaluations.router(parts),
         releases.router(parts, auth),
         traffic.router(parts, auth),
         engines.router(parts, auth),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
@@ -15,7 +15,6 @@ from ratchet.core.artifact import RunId
 from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.kit.ids import new_id
 from ratchet.operations import runs as operations
-from ratchet.operations.evaluations import Compared, compared, counted
 from ratchet.operations.material import inspect
 from ratchet.wiring import Parts
 
@@ -91,26 +90,17 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
     async def run(run_id: str) -> dict[str, Any]:
         return await parts.views.run(run_id)
 
-    @api.get("/runs/{run_id}/items")
-    async def items(
-        run_id: str,
-        only: Literal["won", "lost", "tied"] | None = None,
-        suite: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
-    ) -> dict[str, Any]:
-        """What candidate and baseline answered to each item of the suites."""
-        found = await compared(RunId(run_id), parts.evaluations)
-        chosen = [
-            item for item in found if only in (None, item.became) and suite in (None, item.suite)
-        ]
-        return {"counts": counted(found), "items": [_item(each) for each in chosen[:limit]]}
-
     @api.post("/runs/{run_id}/cancel", dependencies=may_run)
     async def cancel(request: Request, run_id: str, body: WhyBody) -> dict[str, Any]:
         project = (await parts.views.run(run_id))["project"]
         caller = permit(request, Permission.RUN, project, body.who)
         await operations.cancel_run(RunId(run_id), caller.name, body.why, parts.runs, parts.durable)
         return await parts.views.run(run_id)
+
+    @api.get("/compute")
+    async def compute(project: str, limit: Limit = 12) -> list[dict[str, Any]]:
+        """What the workers of runs took and cost, by month, the newest first."""
+        return await parts.views.compute(project, parts.runs.clock.now(), limit)
 
     @api.get("/versions")
     async def versions(project: str, limit: Limit = 20) -> list[dict[str, Any]]:
@@ -125,15 +115,3 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
         return await parts.views.audit(limit)
 
     return api
-
-
-def _item(item: Compared) -> dict[str, Any]:
-    return {
-        "suite": item.suite,
-        "key": item.candidate.key,
-        "became": item.became,
-        "expected": item.candidate.expected,
-        "baseline": {"answer": item.baseline.answer, "score": item.baseline.score},
-        "candidate": {"answer": item.candidate.answer, "score": item.candidate.score},
-        "row": item.row,
-    }

@@ -92,7 +92,35 @@ RETURNING assignment;
 -- name: heartbeat_attempt
 UPDATE attempts SET heartbeat_at = :now, progress = progress || :progress
  WHERE id = :id AND state = 'running'
-RETURNING id;
+RETURNING id, stop_at;
+
+-- name: attempt_seconds
+SELECT coalesce(sum(extract(epoch FROM coalesce(ended_at, :now) - started_at)), 0)::float8 AS seconds
+  FROM attempts WHERE run_id = :run_id AND started_at IS NOT NULL;
+
+-- name: ask_to_leave
+UPDATE attempts SET stop_at = coalesce(stop_at, :now) WHERE id = :id RETURNING stop_at;
+
+-- name: training_speed
+SELECT (result->>'tokens')::float8 / (result->>'seconds')::float8 AS speed
+  FROM attempts JOIN runs ON runs.id = attempts.run_id
+ WHERE runs.project = :project AND stage = 'train' AND attempts.state = 'succeeded'
+   AND (result->>'tokens')::float8 > 0 AND (result->>'seconds')::float8 > 0
+ ORDER BY attempts.ended_at DESC LIMIT 1;
+
+-- name: compute_by_month
+-- What workers of a project took and cost, at the price that each run was started with.
+SELECT to_char(attempts.started_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month,
+       count(DISTINCT runs.id) AS runs, count(*) AS attempts,
+       sum(took.seconds)::float8 AS seconds,
+       sum(took.seconds / 3600 * coalesce((assignment->'place'->>'usd_per_hour')::float8, 0))::float8
+           AS usd
+  FROM attempts
+  JOIN runs ON runs.id = attempts.run_id,
+  LATERAL (SELECT extract(epoch FROM coalesce(attempts.ended_at, :now) - attempts.started_at)
+               AS seconds) AS took
+ WHERE runs.project = :project AND attempts.started_at IS NOT NULL
+ GROUP BY 1 ORDER BY 1 DESC LIMIT :limit;
 
 -- name: end_attempt
 UPDATE attempts SET state = :state, result = :result, because = :because, ended_at = :now

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ratchet/v1/worker.proto\x12\nratchet.v1\"\"\n\x0c\x43laimRequest\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"(\n\rClaimResponse\x12\x17\n\x0f\x61ssignment_json\x18\x01 \x01(\t\"\'\n\tLossPoint\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"d\n\x10HeartbeatRequest\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x15\n\rprogress_json\x18\x02 \x01(\t\x12%\n\x06losses\x18\x03 \x03(\x0b\x32\x15.ratchet.v1.LossPoint\"#\n\x11HeartbeatResponse\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\"o\n\rFinishRequest\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12$\n\x07outcome\x18\x02 \x01(\x0e\x32\x13.ratchet.v1.Outcome\x12\x13\n\x0bresult_json\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x04 \x01(\t\"\x10\n\x0e\x46inishResponse*\x7f\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_PREEMPTED\x10\x03\x12\x19\n\x15OUTCOME_OUT_OF_MEMORY\x10\x04\x32\xd1\x01\n\x06Worker\x12<\n\x05\x43laim\x12\x18.ratchet.v1.ClaimRequest\x1a\x19.ratchet.v1.ClaimResponse\x12H\n\tHeartbeat\x12\x1c.ratchet.v1.HeartbeatRequest\x1a\x1d.ratchet.v1.HeartbeatResponse\x12?\n\x06\x46inish\x12\x19.ratchet.v1.FinishRequest\x1a\x1a.ratchet.v1.FinishResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ratchet/v1/worker.proto\x12\nratchet.v1\"\"\n\x0c\x43laimRequest\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"(\n\rClaimResponse\x12\x17\n\x0f\x61ssignment_json\x18\x01 \x01(\t\"\'\n\tLossPoint\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"d\n\x10HeartbeatRequest\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x15\n\rprogress_json\x18\x02 \x01(\t\x12%\n\x06losses\x18\x03 \x03(\x0b\x32\x15.ratchet.v1.LossPoint\"1\n\x11HeartbeatResponse\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\x12\x0c\n\x04stop\x18\x02 \x01(\x08\"o\n\rFinishRequest\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12$\n\x07outcome\x18\x02 \x01(\x0e\x32\x13.ratchet.v1.Outcome\x12\x13\n\x0bresult_json\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x04 \x01(\t\"\x10\n\x0e\x46inishResponse*\x7f\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_PREEMPTED\x10\x03\x12\x19\n\x15OUTCOME_OUT_OF_MEMORY\x10\x04\x32\xd1\x01\n\x06Worker\x12<\n\x05\x43laim\x12\x18.ratchet.v1.ClaimRequest\x1a\x19.ratchet.v1.ClaimResponse\x12H\n\tHeartbeat\x12\x1c.ratchet.v1.HeartbeatRequest\x1a\x1d.ratchet.v1.HeartbeatResponse\x12?\n\x06\x46inish\x12\x19.ratchet.v1.FinishRequest\x1a\x1a.ratchet.v1.FinishResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ratchet.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=428
-  _globals['_OUTCOME']._serialized_end=555
+  _globals['_OUTCOME']._serialized_start=442
+  _globals['_OUTCOME']._serialized_end=569
   _globals['_CLAIMREQUEST']._serialized_start=39
   _globals['_CLAIMREQUEST']._serialized_end=73
   _globals['_CLAIMRESPONSE']._serialized_start=75
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEATREQUEST']._serialized_start=158
   _globals['_HEARTBEATREQUEST']._serialized_end=258
   _globals['_HEARTBEATRESPONSE']._serialized_start=260
-  _globals['_HEARTBEATRESPONSE']._serialized_end=295
-  _globals['_FINISHREQUEST']._serialized_start=297
-  _globals['_FINISHREQUEST']._serialized_end=408
-  _globals['_FINISHRESPONSE']._serialized_start=410
-  _globals['_FINISHRESPONSE']._serialized_end=426
-  _globals['_WORKER']._serialized_start=558
-  _globals['_WORKER']._serialized_end=767
+  _globals['_HEARTBEATRESPONSE']._serialized_end=309
+  _globals['_FINISHREQUEST']._serialized_start=311
+  _globals['_FINISHREQUEST']._serialized_end=422
+  _globals['_FINISHRESPONSE']._serialized_start=424
+  _globals['_FINISHRESPONSE']._serialized_end=440
+  _globals['_WORKER']._serialized_start=572
+  _globals['_WORKER']._serialized_end=781
 # @@protoc_insertion_point(module_scope)

@@ -51,10 +51,12 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, attempt_id: _Optional[str] = ..., progress_json: _Optional[str] = ..., losses: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("wanted",)
+    __slots__ = ("wanted", "stop")
     WANTED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
     wanted: bool
-    def __init__(self, wanted: _Optional[bool] = ...) -> None: ...
+    stop: bool
+    def __init__(self, wanted: _Optional[bool] = ..., stop: _Optional[bool] = ...) -> None: ...
 
 class FinishRequest(_message.Message):
     __slots__ = ("attempt_id", "outcome", "result_json", "because")
