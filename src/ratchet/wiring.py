@@ -56,6 +56,7 @@ from ratchet.operations.runs import RunParts
 from ratchet.operations.scrapes import ScrapeParts
 from ratchet.operations.shadow import ShadowParts
 from ratchet.operations.shelf import Shelf
+from ratchet.operations.tracking import TrackingParts
 from ratchet.operations.triggers import TriggerParts
 from ratchet.operations.turns import TurnParts
 from ratchet.ports import EventSink, MetricSink, ObjectStore, Tracker
@@ -74,6 +75,7 @@ class Parts:
     durable: Durable
     runs: RunParts
     triggers: TriggerParts
+    tracking: TrackingParts
     material: MaterialParts
     datasets: DatasetParts
     artifacts: ArtifactParts
@@ -110,7 +112,8 @@ def build(settings: Settings) -> Parts:
     objects = ObstoreObjects(settings.objects_url)
     shelf = Shelf(PostgresArtifacts(database), objects, clock)
     datasets = DatasetParts(PostgresDatasets(database), shelf, clock)
-    pipeline = _pipeline(settings, database, material, datasets)
+    tracking = _tracking(settings, database, objects, clock)
+    pipeline = _pipeline(database, material, datasets, tracking)
     run_parts = RunParts(
         projects=projects,
         runs=runs,
@@ -126,6 +129,7 @@ def build(settings: Settings) -> Parts:
         durable=Durable(_with_driver(url), new_id("exe"), {"retrain": pipeline.retrain}),
         runs=run_parts,
         triggers=_triggers(settings, database, run_parts),
+        tracking=tracking,
         material=material,
         datasets=datasets,
         evaluations=_evaluations(run_parts, database, objects),
@@ -134,14 +138,7 @@ def build(settings: Settings) -> Parts:
         shadow=ShadowParts(releases, shadow, engines, projects, models, models, clock),
         scrapes=ScrapeParts(releases, Prometheus(settings.prometheus_url), samples, clock),
         notices=NoticeParts(PostgresNotices(database), Messages(environment().get), clock),
-        access=AccessParts(
-            store=keys,
-            tokens=Tokens(settings.secret),
-            people=OidcTokens(),
-            projects=projects,
-            audit=audit,
-            clock=clock,
-        ),
+        access=AccessParts(keys, Tokens(settings.secret), OidcTokens(), projects, audit, clock),
         attempts=attempts,
         engines=engines,
         gateway=PostgresGateway(database),
@@ -186,8 +183,20 @@ def _material(settings: Settings, database: Database, clock: Clock) -> MaterialP
     )
 
 
+def _tracking(
+    settings: Settings, database: Database, objects: ObjectStore, clock: Clock
+) -> TrackingParts:
+    return TrackingParts(
+        runs=PostgresRuns(database),
+        stages=PostgresStages(database),
+        registry=PostgresRegistry(database),
+        tracker=_tracker(settings, objects),
+        clock=clock,
+    )
+
+
 def _pipeline(
-    settings: Settings, database: Database, material: MaterialParts, datasets: DatasetParts
+    database: Database, material: MaterialParts, datasets: DatasetParts, tracking: TrackingParts
 ) -> Pipeline:
     releases, objects = PostgresReleases(database), datasets.objects
     return Pipeline(
@@ -201,7 +210,7 @@ def _pipeline(
         material=material,
         datasets=datasets,
         objects=objects,
-        tracker=_tracker(settings, objects),
+        tracking=tracking,
         clock=datasets.clock,
     )
 

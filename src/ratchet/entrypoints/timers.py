@@ -23,6 +23,7 @@ from ratchet.operations.release import advance_all
 from ratchet.operations.runs import bury_silent_workers, dispatch, meter_workers
 from ratchet.operations.scrapes import scrape
 from ratchet.operations.shadow import replay_prompts
+from ratchet.operations.tracking import catch_up
 from ratchet.operations.triggers import (
     attend,
     count_feedback,
@@ -56,6 +57,7 @@ COMMITS_SECONDS = 5.0
 FEEDBACK_SECONDS = 60.0
 TIDY_SECONDS = 3_600.0
 PRUNE_SECONDS = 3_600.0
+CATCH_UP_SECONDS = 60.0
 
 Timer = Coroutine[Any, Any, None]
 
@@ -90,6 +92,10 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         while await replay_prompts(parts.shadow):
             continue
 
+    async def tell_tracker() -> None:
+        if count := await catch_up(parts.tracking):
+            log.info("tracker_caught_up", versions=count)
+
     async def take_away() -> None:
         if await prunes_by_itself(parts.artifacts):
             found = await prune(parts.artifacts, "ratchet")
@@ -107,6 +113,7 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         _every(SHADOW_SECONDS, "shadow", replay),
         _every(SCRAPE_SECONDS, "scrapes", count),
         _every(NOTICE_SECONDS, "notices", tell),
+        _every(CATCH_UP_SECONDS, "catch_up", tell_tracker),
         _every(METER_SECONDS, "meter", lambda: meter_workers(parts.runs, parts.durable)),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
     ]

@@ -38,6 +38,7 @@ from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.evaluations import reports, suite_report, weights_of
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.operations.shelf import shelve
+from ratchet.operations.tracking import TrackingParts, mirror
 from ratchet.ports import (
     AttemptStore,
     EvidenceSource,
@@ -49,7 +50,6 @@ from ratchet.ports import (
     RunStore,
     StageStore,
     StoredRelease,
-    Tracker,
 )
 from ratchet.stats.bootstrap import wilson_interval
 
@@ -73,7 +73,7 @@ class Pipeline:
     material: MaterialParts
     datasets: DatasetParts
     objects: ObjectStore
-    tracker: Tracker
+    tracking: TrackingParts
     clock: Clock
 
     async def retrain(self, flow: Flow, run_id: RunId) -> str:
@@ -284,15 +284,12 @@ class Pipeline:
 
     async def mirror(self, run_id: RunId) -> str:
         """Copy the version to the team's tracker.  By version.  Being away never stops a run."""
-        run = await self.runs.get(run_id)
         registered = await self._detail(run_id, StageName.REGISTER)
         version = await self.registry.get(VersionId(registered["version"]))
-        trained = await self._detail(run_id, StageName.TRAIN)
-        losses = [(int(step), float(loss)) for step, loss in trained["losses"]]
         try:
-            return await self.tracker.mirror(version, run, losses)
+            return await mirror(version, run_id, self.tracking)
         except Unavailable as error:
-            return f"not mirrored: {error}"
+            return f"not mirrored yet: {error}"
 
     async def start_release(self, run_id: RunId) -> str:
         """Open the release of the run's version.  By run."""

@@ -210,6 +210,12 @@ class Registry(Protocol):
     async def get(self, version_id: VersionId) -> Version:
         """Raises `NotFound`."""
 
+    async def put_mirror(self, version_id: VersionId, link: str, now: datetime) -> None:
+        """The tracker has it, and shows it there.  By version."""
+
+    async def not_mirrored(self, limit: int) -> list[Version]:
+        """Versions of runs that the tracker has not, the oldest first."""
+
     async def evaluation(self, weights: str, suite: str) -> SuiteReport | None: ...
 
     async def put_evaluation(self, weights: str, report: SuiteReport, now: datetime) -> None:

@@ -74,6 +74,12 @@ class PostgresRegistry:
             raise NotFound(f"version {version_id} is not known here")
         return version_of_row(row)
 
+    async def put_mirror(self, version_id: VersionId, link: str, now: datetime) -> None:
+        await self._db.run("put_mirror", id=version_id, link=link, now=now)
+
+    async def not_mirrored(self, limit: int) -> list[Version]:
+        return [version_of_row(row) for row in await self._db.all("not_mirrored", limit=limit)]
+
     async def evaluation(self, weights: str, suite: str) -> SuiteReport | None:
         row = await self._db.one("get_evaluation", weights=weights, suite=suite)
         return None if row is None else suite_report_from_json(row["report"])

@@ -38,3 +38,10 @@ SELECT report FROM evaluations WHERE weights = :weights AND suite = :suite;
 -- name: put_evaluation!
 INSERT INTO evaluations (weights, suite, report, created_at)
 VALUES (:weights, :suite, :report, :now) ON CONFLICT (weights, suite) DO NOTHING;
+
+-- name: put_mirror!
+UPDATE versions SET mirrored_at = :now, mirror = :link WHERE id = :id;
+
+-- name: not_mirrored
+SELECT * FROM versions WHERE mirrored_at IS NULL AND run_id IS NOT NULL
+ ORDER BY created_at LIMIT :limit;
