@@ -96,6 +96,8 @@ def weed(folder: Path) -> Iterator[Weed]:
         str(WEED), "server", f"-dir={data}", "-ip=127.0.0.1", "-s3", f"-s3.config={credentials}",
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         "-volume.max=20", "-master.volumeSizeLimitMB=64",
+        # Alone it need not wait for others before it leads.
+        "-master.electionTimeout=1s", "-master.heartbeatInterval=200ms",
     ]  # fmt: skip
     for name, port in ports.items():
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={free_port()}"]

@@ -103,6 +103,7 @@ class Killer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self.kills: Counter[str] = Counter()
+        self.fault: Exception | None = None
 
     def __enter__(self) -> Killer:
         self._thread.start()
@@ -111,11 +112,17 @@ class Killer:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        assert self.fault is None, self.fault
 
     def _work(self) -> None:
         while not self._stop.wait(self._chance.uniform(*PAUSE_SECONDS)):
             name = self._chance.choice(list(self._targets))
-            if self._targets[name]():
+            try:
+                hit = self._targets[name]()
+            except Exception as fault:  # a thread's end would pass unseen
+                self.fault = fault
+                return
+            if hit:
                 self.kills[name] += 1
                 print(f"killed {name}", flush=True)
 

@@ -36,7 +36,7 @@ class ObstoreObjects:
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} refuses {key}: {error}") from error
+            raise Unavailable(f"object store {self._url} refuses {key}: {_said(error)}") from error
         return True
 
     async def get(self, key: str) -> bytes:
@@ -46,7 +46,9 @@ class ObstoreObjects:
         except FileNotFoundError as error:
             raise NotFound(f"object store has no {key}") from error
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} does not give {key}: {error}") from error
+            raise Unavailable(
+                f"object store {self._url} does not give {key}: {_said(error)}"
+            ) from error
 
     async def has(self, path: str) -> bool:
         try:
@@ -54,14 +56,14 @@ class ObstoreObjects:
         except FileNotFoundError:
             return False
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url}: {path}: {error}") from error
+            raise Unavailable(f"object store {self._url}: {path}: {_said(error)}") from error
         return True
 
     async def files(self) -> list[StoredFile]:
         try:
             pages = [page async for page in obstore.list(self._store, chunk_size=1000)]
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} lists nothing: {error}") from error
+            raise Unavailable(f"object store {self._url} lists nothing: {_said(error)}") from error
         return [
             StoredFile(path=each["path"], bytes=each["size"], modified_at=each["last_modified"])
             for page in pages
@@ -80,4 +82,9 @@ class ObstoreObjects:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} keeps {path}: {error}") from error
+            raise Unavailable(f"object store {self._url} keeps {path}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Without the pages of detail that obstore puts below."""
+    return str(error).partition("\n")[0]

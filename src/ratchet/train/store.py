@@ -48,11 +48,11 @@ class Store:
             try:
                 return call()
             except (FileNotFoundError, *FINAL) as error:
-                raise Rejected(f"object store {self._url} {fault}: {error}") from error
+                raise Rejected(f"object store {self._url} {fault}: {_said(error)}") from error
             except BaseError as error:
                 if is_disk_full(error):
                     raise
-                print(f"object store {self._url} {fault}, trying again: {error!s:.300}", flush=True)
+                print(f"object store {self._url} {fault}, trying again: {_said(error)}", flush=True)
             self._wait()
             time.sleep(pause)
             pause = min(pause * 2, RETRY_SECONDS_MAX)
@@ -62,3 +62,8 @@ def is_disk_full(error: Exception) -> bool:
     """Whether a write failed for want of space; torch, safetensors and obstore each say so in an
     exception of their own, with the kernel's words inside."""
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+
+
+def _said(error: Exception) -> str:
+    """Without the pages of detail that obstore puts below."""
+    return str(error).partition("\n")[0]

@@ -87,7 +87,13 @@ def _items(parts: Parts, templates: Environment) -> APIRouter:
 
     @pages.get("/runs/{run_id}/items")
     async def items(run_id: str, only: str = "lost") -> HTMLResponse:
-        found = await compared(RunId(run_id), parts.evaluations)
+        try:
+            found = await compared(RunId(run_id), parts.evaluations)
+        except Unavailable as error:
+            away = templates.get_template("away.html").render(
+                what="The object store", because=str(error)
+            )
+            return _page(parts, templates, away)
         chosen = [item for item in found if only in ("all", item.became)]
         content = templates.get_template("items.html").render(
             run_id=run_id,
