@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.core.artifact import RunId
-from ratchet.core.run import StageName, StageState
+from ratchet.core.run import AttemptState, StageName, StageState
 from ratchet.entrypoints.cli import evals
 from ratchet.entrypoints.cli.evals import app
 from ratchet.kit.digest import digest_json
@@ -83,6 +83,33 @@ def test_items_are_told_by_what_became_of_them(database_url: str, tmp_path: Path
         assert "language en" in page.text
         assert "two" not in page.text
         assert "two" in (await api.page("/runs/run_1/items?only=all")).text
+
+    with_api(database_url, tmp_path, scenario)
+
+
+def test_the_page_of_a_run_takes_what_a_program_says_of_itself(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Two attempts; the second tells its steps and no more."""
+
+    async def scenario(api: Api) -> None:
+        parts = api.parts
+        await parts.runs.runs.add(queued(RUN), "key", NOW)
+        await parts.runs.stages.begin(RUN, StageName.TRAIN, NOW)
+        for number, ending in ((1, AttemptState.PREEMPTED), (2, None)):
+            await parts.attempts.add(RUN, StageName.TRAIN, number, {}, NOW)
+            [living] = await parts.attempts.live()
+            await parts.attempts.claim(living.id, NOW)
+            await parts.attempts.heartbeat(living.id, {"step": 3, "steps": 9}, [], NOW)
+            if ending is not None:
+                await parts.attempts.end(living.id, ending, None, "spot", NOW)
+
+        page = await api.page("/runs/run_1")
+
+        assert page.status_code == 200
+        assert "3 of 9" in page.text
+        assert "attempt 2</span>" in page.text
+        assert "preempted before" in page.text
 
     with_api(database_url, tmp_path, scenario)
 

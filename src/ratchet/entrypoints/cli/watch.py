@@ -124,11 +124,13 @@ class _Seen:
         assert self.task is not None
         note = str(progress.get("doing", ""))
         if "loss" in progress:
-            left = progress.get("seconds_left", 0.0)
-            note = (
-                f"step {progress['step']}/{progress['steps']}  loss {progress['loss']:.3f}  "
-                f"{progress.get('tokens_per_second', 0):.0f} tokens/s  {left:.0f} s left"
-            )
+            # A program of one's own says what it likes to.
+            note = f"step {progress.get('step', 0)}/{progress.get('steps', '?')}"
+            note += f"  loss {progress['loss']:.3f}"
+            if "tokens_per_second" in progress:
+                note += f"  {progress['tokens_per_second']:.0f} tokens/s"
+            if "seconds_left" in progress:
+                note += f"  {progress['seconds_left']:.0f} s left"
         elif "step" in progress:
             note = f"{note} {progress['step']}/{progress['steps']}"
         self.bars.update(
