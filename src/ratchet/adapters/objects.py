@@ -18,7 +18,7 @@ from obstore.store import from_url
 from ratchet.core.errors import NotFound, Unavailable
 from ratchet.ports import StoredFile
 
-REMOVED_AT_ONCE = 100
+REMOVED_AT_ONCE = 500
 
 
 class ObstoreObjects:
@@ -72,9 +72,12 @@ class ObstoreObjects:
 
     async def remove(self, paths: Sequence[str]) -> None:
         for begin in range(0, len(paths), REMOVED_AT_ONCE):
-            await asyncio.gather(
-                *(self._remove(path) for path in paths[begin : begin + REMOVED_AT_ONCE])
-            )
+            some = list(paths[begin : begin + REMOVED_AT_ONCE])
+            try:
+                await obstore.delete_async(self._store, some)
+            except (BaseError, OSError):
+                # One that is missing stops a folder at it: each by itself.
+                await asyncio.gather(*(self._remove(path) for path in some))
 
     async def _remove(self, path: str) -> None:
         try:

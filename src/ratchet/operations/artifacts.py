@@ -57,10 +57,9 @@ class Pruning:
 
 async def look(parts: ArtifactParts) -> tuple[list[Artifact], Lineage, Pruning]:
     """Everything there is, and what a prune would do to it.  Enters what the book has not."""
-    await _enter(parts)
-    now = parts.clock.now()
     # Artifacts first: what is decided on them fails when a later lineage would have kept them.
-    artifacts = await parts.book.listing()
+    artifacts = await _enter(parts)
+    now = parts.clock.now()
     lineage = await parts.book.lineage()
     kept = reasons(lineage, [artifact.uri for artifact in artifacts], now)
     young = now - timedelta(seconds=BORN_SECONDS)
@@ -70,8 +69,8 @@ async def look(parts: ArtifactParts) -> tuple[list[Artifact], Lineage, Pruning]:
     return artifacts, lineage, Pruning(kept, unneeded, buried)
 
 
-async def _enter(parts: ArtifactParts) -> None:
-    """Bring the book up to what the store has."""
+async def _enter(parts: ArtifactParts) -> list[Artifact]:
+    """Bring the book up to what the store has; answers what is in it."""
     for dataset in await parts.datasets.datasets.without_packs():
         packs = await packs_of(dataset, parts.datasets)
         await parts.datasets.datasets.put_packs(dataset.id, packs)
@@ -80,7 +79,13 @@ async def _enter(parts: ArtifactParts) -> None:
         if (uri := artifact_of(file.path)) is not None:
             size, born = found.get(uri, (0, file.modified_at))
             found[uri] = (size + file.bytes, max(born, file.modified_at))
-    await parts.book.adopt(found)
+    known = await parts.book.listing()
+    sizes = {artifact.uri: artifact.bytes for artifact in known}
+    new = {uri: each for uri, each in found.items() if sizes.get(uri) != each[0]}
+    if not new:
+        return known
+    await parts.book.adopt(new)
+    return await parts.book.listing()
 
 
 async def prune(parts: ArtifactParts, by: str, grace_seconds: float | None = None) -> Pruning:
