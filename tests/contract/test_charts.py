@@ -14,7 +14,18 @@ RUN: dict[str, Any] = {
     "id": "run_1",
     "state": "running",
     "because": "",
-    "stages": [{"name": "train", "state": "done", "because": "fine", "attempt": {"number": 2}}],
+    "stages": [
+        {
+            "name": "train",
+            "state": "done",
+            "because": "fine",
+            "attempt": {"number": 2, "state": "succeeded"},
+            "attempts": [
+                {"number": 1, "state": "out_of_memory"},
+                {"number": 2, "state": "succeeded"},
+            ],
+        }
+    ],
     "progress": {},
     "loss_chart": charts.loss_curve([(1, 2.0), (2, 1.0)], 10),
     "gates": [{"gate": "s.accuracy at least 0.5", "passed": True, "because": "it is 0.8"}],
@@ -33,6 +44,7 @@ def test_a_page_says_its_numbers_and_escapes_what_users_wrote() -> None:
     assert "s: 240 items, 95 % interval 0.700 to 0.900" in page
     assert "&lt;b&gt;m" in page
     assert "attempt 2" in page
+    assert "out of memory before" in page
     assert "<svg" in page
 
 
