@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from psycopg.types.json import Jsonb
 
 from ratchet.adapters.postgres.artifacts import PostgresArtifacts
@@ -27,11 +28,12 @@ from ratchet.core.errors import Conflict, NotFound
 from ratchet.core.retention import adapter_uri, artifact_of, files_of
 from ratchet.kit.clock import ManualClock
 from ratchet.kit.digest import digest_bytes
+from ratchet.operations import artifacts
 from ratchet.operations.artifacts import ArtifactParts, look, pin, prune, unpin
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.shelf import Shelf, shelve
 from ratchet.ports import StoredFile
-from tests.stored import NOW
+from tests.stored import NOW, with_database
 
 PROJECTS = ("p1", "p2")
 BY = Caller(name="ana", role=Role.ADMIN)
@@ -343,6 +345,22 @@ async def settle(world: World) -> None:
         world.clock.advance(timedelta(days=2))
         await prune(world.parts, "test")
     await world.check()
+
+
+def one_world(database_url: str, seed: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world that lived for so long, with nothing lost and nothing left over at its end."""
+    monkeypatch.setattr(artifacts, "BORN_SECONDS", 10.0)
+    worlds = []
+
+    async def scenario(database: Database) -> None:
+        world = World(database, seed)
+        worlds.append(world)
+        await live(world, steps)
+        await settle(world)
+        assert await orphans(world) == set()
+
+    with_database(database_url, scenario)
+    return worlds[0]
 
 
 async def _at_once() -> None:

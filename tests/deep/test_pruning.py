@@ -6,10 +6,7 @@ import os
 
 import pytest
 
-from ratchet.adapters.postgres.pool import Database
-from ratchet.operations import artifacts
-from tests.pruning import World, live, orphans, settle
-from tests.stored import with_database
+from tests.pruning import one_world
 
 pytestmark = pytest.mark.deep
 
@@ -21,19 +18,8 @@ WORLDS = 10
 def test_no_order_of_steps_loses_what_is_kept(
     database_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "BORN_SECONDS", 10.0)
-    worlds = []
+    world = one_world(database_url, seed, STEPS // WORLDS, monkeypatch)
 
-    async def scenario(database: Database) -> None:
-        world = World(database, seed)
-        worlds.append(world)
-        await live(world, STEPS // WORLDS)
-        await settle(world)
-        assert await orphans(world) == set()
-
-    with_database(database_url, scenario)
-
-    [world] = worlds
     print(
         f"{world.steps.taken} steps, {world.numbers} runs, {world.prunes} prunes, "
         f"{world.steps.crashes} crashes, {world.removed} removed, {world.checked} files looked at"

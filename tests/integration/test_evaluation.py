@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from ratchet.train.evaluate import run_suite
+from ratchet.kit.processes import StopNotice
+from ratchet.train.desk import Desk
+from ratchet.train.evaluate import answers_in, run_suite
+from ratchet.train.lora import Preempted
+from ratchet.train.main import ItemCount
 
 
 class Parrot(ThreadingHTTPServer):
@@ -120,3 +124,36 @@ def test_a_killed_evaluation_asks_for_the_rest_only(tmp_path: Path) -> None:
         again = run_suite(asked, url, "m", kept, lambda _: None)
         assert server.asked == []
     assert again == report
+
+
+class Asked:
+    """A desk whose worker is to save and leave; what it hears is what is tested."""
+
+    def __init__(self) -> None:
+        self.stop = StopNotice()
+        self.heard: list[int] = []
+
+    def report(self, progress: dict[str, Any], _: list[Any]) -> None:
+        self.heard.append(progress["step"])
+
+    def check(self) -> None: ...
+
+
+def test_an_evaluation_that_is_asked_to_leave_does_so_and_keeps_its_answers(tmp_path: Path) -> None:
+    desk, kept = Asked(), tmp_path / "kept.jsonl"
+    count = ItemCount(cast(Desk, desk), total=3)
+    wanted = suite("exact", ("a", "a"), ("b", "b"), ("c", "c"))
+
+    def item(number: int) -> None:
+        desk.stop.given = number == 2
+        count.item(number)
+
+    with parrot() as (server, url):
+        with pytest.raises(Preempted, match="after 2 of 3 items"):
+            run_suite(wanted, url, "m", kept, item)
+        assert answers_in(kept) == 2
+        server.asked.clear()
+        desk.stop.given = False
+        run_suite(wanted, url, "m", kept, lambda _: None)
+
+    assert server.asked == ["c"], "what was answered is not asked again"

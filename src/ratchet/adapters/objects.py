@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from ratchet.core.errors import NotFound, Unavailable
+from ratchet.core.errors import NotFound, Unavailable, first_line
 from ratchet.ports import StoredFile
 
 REMOVED_AT_ONCE = 500
@@ -30,13 +30,18 @@ class ObstoreObjects:
         self._store: Any = from_url(url)
         self._url = url
 
+    def _away(self, fault: str, error: Exception) -> Unavailable:
+        return Unavailable(f"object store {self._url} {fault}: {first_line(error)}")
+
     async def put(self, key: str, content: bytes) -> bool:
         try:
             await obstore.put_async(self._store, key, content, mode="create")
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} refuses {key}: {_said(error)}") from error
+            raise Unavailable(
+                f"object store {self._url} refuses {key}: {first_line(error)}"
+            ) from error
         return True
 
     async def get(self, key: str) -> bytes:
@@ -47,7 +52,7 @@ class ObstoreObjects:
             raise NotFound(f"object store has no {key}") from error
         except (BaseError, OSError) as error:
             raise Unavailable(
-                f"object store {self._url} does not give {key}: {_said(error)}"
+                f"object store {self._url} does not give {key}: {first_line(error)}"
             ) from error
 
     async def has(self, path: str) -> bool:
@@ -56,14 +61,16 @@ class ObstoreObjects:
         except FileNotFoundError:
             return False
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url}: {path}: {_said(error)}") from error
+            raise self._away(f"{path}", error) from error
         return True
 
     async def files(self) -> list[StoredFile]:
         try:
             pages = [page async for page in obstore.list(self._store, chunk_size=1000)]
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} lists nothing: {_said(error)}") from error
+            raise Unavailable(
+                f"object store {self._url} lists nothing: {first_line(error)}"
+            ) from error
         return [
             StoredFile(path=each["path"], bytes=each["size"], modified_at=each["last_modified"])
             for page in pages
@@ -85,9 +92,6 @@ class ObstoreObjects:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise Unavailable(f"object store {self._url} keeps {path}: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    """Without the pages of detail that obstore puts below."""
-    return str(error).partition("\n")[0]
+            raise Unavailable(
+                f"object store {self._url} keeps {path}: {first_line(error)}"
+            ) from error

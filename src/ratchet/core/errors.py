@@ -30,3 +30,8 @@ class Conflict(RatchetError):
 
 class Unavailable(RatchetError):
     """An outside system failed; the same call may work later."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, without the pages of detail that some put below."""
+    return str(error).partition("\n")[0]

@@ -80,15 +80,19 @@ async def reports(
     registry: Registry,
     objects: ObjectStore,
 ) -> tuple[list[SuiteReport], list[SuiteReport]]:
-    """Baseline's and candidate's reports, suite by suite."""
+    """Baseline's and candidate's reports, suite by suite.  Raises `NotFound`."""
     stored = json.loads(await objects.get(str(asked["reports"])))
     candidate = [suite_report(value) for value in stored["candidate"]]
     fresh = {value["digest"]: suite_report(value) for value in stored["baseline"]}
     weights = weights_of(baseline)
     before = []
     for suite in frozen["suites"]:
-        known = await registry.evaluation(weights, suite["digest"])
-        before.append(known or fresh[suite["digest"]])
+        known = await registry.evaluation(weights, suite["digest"]) or fresh.get(suite["digest"])
+        if known is None:
+            raise NotFound(
+                f"{baseline.id} has not answered {suite['name']}: start a run to compare"
+            )
+        before.append(known)
     return before, candidate
 
 

@@ -43,6 +43,7 @@ from ratchet.train.store import Store, is_disk_full
 
 # A checkpoint is of use as long as somebody may start its run again.
 KEPT_SECONDS = 7 * 86400.0
+LOCK = "lock"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -143,8 +144,7 @@ def train_stage(
             content = (trained.adapter / name).read_bytes()
             size += len(content)
             store.put_new(f"{uri}/{name}", content)
-        for folder in ("checkpoints", "adapter", "code"):
-            shutil.rmtree(work / folder, ignore_errors=True)
+        clear(work)
     return {
         "adapter_uri": uri,
         "adapter_digest": digest,
@@ -155,6 +155,15 @@ def train_stage(
         "seconds": trained.seconds,
         "tokens": trained.tokens,
     }
+
+
+def clear(work: Path) -> None:
+    """Nobody goes on from a training that has ended: rows and checkpoints need not lie here."""
+    for each in work.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        elif each.name != LOCK:
+            each.unlink()
 
 
 def work_name(assignment: dict[str, Any]) -> str:
@@ -169,8 +178,8 @@ def forget_old(work: Path) -> None:
     now = SystemClock().now().timestamp()
     for folder in work.glob("train-*"):
         with contextlib.suppress(OSError):
-            if now - (folder / "lock").stat().st_mtime > KEPT_SECONDS:
-                with (folder / "lock").open() as file:
+            if now - (folder / LOCK).stat().st_mtime > KEPT_SECONDS:
+                with (folder / LOCK).open() as file:
                     # Somebody who is at work there has locked it, however long ago.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder)
@@ -188,7 +197,7 @@ def _train(job: Job, assignment: dict[str, Any], store: Store) -> Trained:
 def alone(work: Path) -> Iterator[None]:
     """Nobody else trains in this folder: an attempt that was asked to stop may still be saving when
     the next one begins."""
-    with (work / "lock").open("w") as file:
+    with (work / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -213,7 +222,7 @@ def evaluate_stage(
     suites = [json.loads(store.get(suite["uri"])) for suite in assignment["suites"]]
     fresh = [s for s in suites if s["digest"] not in assignment["baseline_known"]]
     total = sum(len(s["rows"]) for s in suites) + sum(len(s["rows"]) for s in fresh)
-    progress = _Count(desk, total)
+    progress = ItemCount(desk, total)
     log = options.work / assignment["run"] / "evaluate-engine.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # Answers of an attempt that was killed are kept: killed again and again, it comes to its end.
@@ -255,15 +264,19 @@ def evaluate_stage(
     return {"uri": uri}
 
 
-class _Count:
+class ItemCount:
     """Items answered so far, over all suites and both sides."""
 
     def __init__(self, desk: Desk, total: int) -> None:
         self._desk, self._total, self._before = desk, total, 0
 
     def item(self, number: int) -> None:
-        self._desk.report({"step": self._before + number, "steps": self._total}, [])
+        """Raises `Superseded`, and `Preempted` when the place is wanted back: answers are kept."""
+        done = self._before + number
+        self._desk.report({"step": done, "steps": self._total}, [])
         self._desk.check()
+        if self._desk.stop.given:
+            raise Preempted(f"stopped on request after {done} of {self._total} items")
 
     def suite_done(self, items: int) -> None:
         self._before += items

@@ -18,7 +18,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from ratchet.core.errors import Rejected
+from ratchet.core.errors import Rejected, first_line
 from ratchet.engine.weights import get, open_store, put_new
 
 RETRY_SECONDS_MIN = 1.0
@@ -48,11 +48,14 @@ class Store:
             try:
                 return call()
             except (FileNotFoundError, *FINAL) as error:
-                raise Rejected(f"object store {self._url} {fault}: {_said(error)}") from error
+                raise Rejected(f"object store {self._url} {fault}: {first_line(error)}") from error
             except BaseError as error:
                 if is_disk_full(error):
                     raise
-                print(f"object store {self._url} {fault}, trying again: {_said(error)}", flush=True)
+                print(
+                    f"object store {self._url} {fault}, trying again: {first_line(error)}",
+                    flush=True,
+                )
             self._wait()
             time.sleep(pause)
             pause = min(pause * 2, RETRY_SECONDS_MAX)
@@ -62,8 +65,3 @@ def is_disk_full(error: Exception) -> bool:
     """Whether a write failed for want of space; torch, safetensors and obstore each say so in an
     exception of their own, with the kernel's words inside."""
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
-
-
-def _said(error: Exception) -> str:
-    """Without the pages of detail that obstore puts below."""
-    return str(error).partition("\n")[0]
