@@ -39,9 +39,7 @@ class ObstoreObjects:
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
-            raise Unavailable(
-                f"object store {self._url} refuses {key}: {first_line(error)}"
-            ) from error
+            raise self._away(f"refuses {key}", error) from error
         return True
 
     async def get(self, key: str) -> bytes:
@@ -51,9 +49,7 @@ class ObstoreObjects:
         except FileNotFoundError as error:
             raise NotFound(f"object store has no {key}") from error
         except (BaseError, OSError) as error:
-            raise Unavailable(
-                f"object store {self._url} does not give {key}: {first_line(error)}"
-            ) from error
+            raise self._away(f"does not give {key}", error) from error
 
     async def has(self, path: str) -> bool:
         try:
@@ -61,16 +57,14 @@ class ObstoreObjects:
         except FileNotFoundError:
             return False
         except (BaseError, OSError) as error:
-            raise self._away(f"{path}", error) from error
+            raise self._away(f"does not tell of {path}", error) from error
         return True
 
     async def files(self) -> list[StoredFile]:
         try:
             pages = [page async for page in obstore.list(self._store, chunk_size=1000)]
         except (BaseError, OSError) as error:
-            raise Unavailable(
-                f"object store {self._url} lists nothing: {first_line(error)}"
-            ) from error
+            raise self._away("lists nothing", error) from error
         return [
             StoredFile(path=each["path"], bytes=each["size"], modified_at=each["last_modified"])
             for page in pages
@@ -92,6 +86,4 @@ class ObstoreObjects:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise Unavailable(
-                f"object store {self._url} keeps {path}: {first_line(error)}"
-            ) from error
+            raise self._away(f"keeps {path}", error) from error
