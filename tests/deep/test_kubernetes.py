@@ -4,25 +4,22 @@ sent; the test plays kubelet and runs what a Job's container says."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 import yaml
-from lightkube import AsyncClient, KubeConfig
 
 from ratchet.adapters.kubernetes.cluster import KubernetesJobs
+from ratchet.adapters.kubernetes.config import load_cluster
 from ratchet.adapters.kubernetes.jobs import PRESETS, Attempt, Cluster, job_name
 from ratchet.core.artifact import RunId
 from ratchet.core.errors import Conflict, Rejected, Unavailable
@@ -30,74 +27,23 @@ from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.run import StageName
 from ratchet.durable.flow import Durable
 from ratchet.entrypoints.executor import KubernetesExecutor
-from ratchet.entrypoints.local.state import free_port
 from ratchet.kit.clock import ManualClock, SystemClock
 from tests.e2e.stack import Stack, Traffic
 from tests.integration.test_access import LOCAL, Api, with_api
+from tests.kube import PYTHON, Kube, Kubelet, fail, kube_api, pod_of
 from tests.stored import NOW, queued
 
 pytestmark = pytest.mark.deep
 
-PYTHON = Path("build/kube/bin/python").absolute()
-SERVER = Path(__file__).parents[1] / "kube_api.py"
 ROOT = Path(__file__).parents[2]
 CLUSTER = Cluster(image="i:1", grpc="g:1", objects="s3://b", **PRESETS["gke"])
 HERE = Place(executor=Executor.KUBERNETES)
 
 
-class Kube:
-    """The fake API server from the outside."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def ask(self, **wish: Any) -> Any:
-        answer = httpx.post(f"{self.url}/_control", json=wish, timeout=10.0)
-        answer.raise_for_status()
-        return answer.json()
-
-    def fault(self, on: str, code: int, reason: str, count: int = 1, **more: Any) -> None:
-        self.ask(do="fault", on=on, code=code, reason=reason, count=count, **more)
-
-    def objects(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask(do="objects", kind=kind)
-        return found
-
-    def put(self, kind: str, value: dict[str, Any]) -> None:
-        self.ask(do="put", kind=kind, object=value)
-
-    def client(self) -> AsyncClient:
-        return AsyncClient(KubeConfig.from_dict(self.config()), namespace="ratchet")
-
-    def config(self) -> dict[str, Any]:
-        """As kubectl has it."""
-        return {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-            "users": [{"name": "u", "user": {}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-
-
 @pytest.fixture
 def kube() -> Iterator[Kube]:
-    if not PYTHON.exists():
-        pytest.skip("build/kube does not exist: make test-deep makes it")
-    port = free_port()
-    process = subprocess.Popen([PYTHON, str(SERVER), str(port)])
-    found = Kube(f"http://127.0.0.1:{port}")
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            found.objects("jobs")
-            break
-        except httpx.TransportError:
-            time.sleep(0.1)
-    yield found
-    process.terminate()
-    process.wait(10)
+    with kube_api() as running:
+        yield running
 
 
 PLACES = {
@@ -173,8 +119,6 @@ def test_manifests_are_valid_for_three_versions_of_kubernetes(tmp_path: Path) ->
             for doc in yaml.safe_load_all(file.read_text())
             if doc["kind"] == "ConfigMap"
         )
-        from ratchet.adapters.kubernetes.config import load_cluster
-
         (tmp_path / "cluster.yaml").write_text(config)
         load_cluster(tmp_path / "cluster.yaml")
 
@@ -230,29 +174,6 @@ def test_a_watch_that_is_cut_or_too_old_begins_anew(kube: Kube) -> None:
         await asyncio.gather(looking, return_exceptions=True)
 
     asyncio.run(scenario())
-
-
-def pod_of(job: dict[str, Any], **status: Any) -> dict[str, Any]:
-    meta = job["metadata"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"{meta['name']}-x",
-            "namespace": meta["namespace"],
-            "labels": meta["labels"],
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-        },
-        "spec": job["spec"]["template"]["spec"],
-        "status": status,
-    }
-
-
-def fail(kube: Kube, job: dict[str, Any], reason: str = "PodFailurePolicy") -> None:
-    """As the Job controller would."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    condition = {"type": "Failed", "status": "True", "reason": reason, "lastTransitionTime": now}
-    kube.put("jobs", {**job, "status": {"conditions": [condition], "failed": 1}})
 
 
 ENDS: dict[str, tuple[Callable[[Kube, dict[str, Any]], object], str, str]] = {
@@ -362,83 +283,6 @@ def test_a_job_whose_attempt_is_no_longer_wanted_is_deleted(
         assert kube.objects("jobs") == []
 
     with_api(database_url, tmp_path, scenario)
-
-
-class Kubelet(threading.Thread):
-    """Runs what a Job's container says as a process here, and tells how it ended."""
-
-    def __init__(self, kube: Kube, root: Path, token: Path) -> None:
-        super().__init__(daemon=True)
-        self._kube, self._root, self._token = kube, root, token
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.taken: set[str] = set()
-        self.stopping = False
-
-    def run(self) -> None:
-        while not self.stopping:
-            with contextlib.suppress(httpx.HTTPError):
-                self._tend()
-            time.sleep(0.2)
-        for process in self.running.values():
-            process.kill()
-
-    def _tend(self) -> None:
-        jobs = {job["metadata"]["name"]: job for job in self._kube.objects("jobs")}
-        for name, job in jobs.items():
-            ended = any(c["status"] == "True" for c in job["status"].get("conditions", ()))
-            if name not in self.running and not ended:
-                self.running[name] = self._start(job)
-        for name, process in list(self.running.items()):
-            if name not in jobs:
-                process.terminate()
-            if process.poll() is None or name not in jobs:
-                continue
-            del self.running[name]
-            self._end(jobs[name], process.returncode)
-
-    def _start(self, job: dict[str, Any]) -> subprocess.Popen[bytes]:
-        [container] = job["spec"]["template"]["spec"]["containers"]
-        places = {
-            "/var/run/ratchet/token": str(self._token),
-            "/work": str(self._root / "work"),
-            "/cache": str(self._root / "cache"),
-        }
-        arguments = [places.get(each, each) for each in container["args"]]
-        command = [sys.executable, *container["command"][1:], *arguments]
-        with (self._root / "pods.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        self._kube.put("pods", pod_of(job, phase="Running"))
-        return process
-
-    def _end(self, job: dict[str, Any], code: int) -> None:
-        name = job["metadata"]["name"]
-        terminated = {"exitCode": code if code >= 0 else 128 - code, "reason": "Error"}
-        status: dict[str, Any] = {
-            "phase": "Failed" if code else "Succeeded",
-            "containerStatuses": [
-                {
-                    "name": "worker", "image": "i", "imageID": "", "ready": False,
-                    "restartCount": 0, "state": {"terminated": terminated},
-                }
-            ],
-        }  # fmt: skip
-        if name in self.taken:
-            status["conditions"] = [
-                {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
-            ]
-        self._kube.put("pods", pod_of(job, **status))
-        if code or name in self.taken:
-            fail(self._kube, job)
-        else:
-            condition = {"type": "Complete", "status": "True"}
-            self._kube.put("jobs", {**job, "status": {"conditions": [condition]}})
-
-    def take_machine(self) -> str:
-        """As a cloud does: notice, and then the end."""
-        name, process = next(iter(self.running.items()))
-        self.taken.add(name)
-        process.send_signal(signal.SIGTERM)
-        return name
 
 
 def test_a_run_trains_in_a_cluster_that_fails_and_takes_its_machine_away(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2 as httpx
 import pytest
 
 from ratchet.adapters.mlflow import ALIAS, MlflowTracker
@@ -16,13 +13,12 @@ from ratchet.adapters.objects import ObstoreObjects
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import Unavailable
 from ratchet.core.run import RunState
-from ratchet.entrypoints.local.state import free_port
 from ratchet.ports import Run
+from tests.mlflow_server import mlflow_server
 from tests.stored import SPEC
 
 pytestmark = pytest.mark.deep
 
-MLFLOW = Path("build/mlflow/bin/mlflow").absolute()
 VERSION = Version(
     id=VersionId("v_1"),
     project="p",
@@ -42,26 +38,8 @@ RUN = Run(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not MLFLOW.exists():
-        pytest.skip("build/mlflow does not exist: make test-deep makes it")
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    process = subprocess.Popen(
-        [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{folder}/db", "--artifacts-destination",
-         str(folder / "artifacts")],
-        cwd=folder, stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/health", timeout=1).status_code == 200:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.3)
-    yield url
-    process.terminate()
-    process.wait(30)
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
+        yield running.url
 
 
 def test_a_version_is_mirrored_once_with_its_run_metrics_artifacts_and_alias(

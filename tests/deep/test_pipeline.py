@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -27,13 +26,13 @@ from ratchet.adapters.postgres.registry import PostgresDatasets
 from ratchet.adapters.postgres.runs import PostgresAudit
 from ratchet.core.retention import artifact_of
 from ratchet.entrypoints.local.postgres import Postgres
-from ratchet.entrypoints.local.state import free_port
 from ratchet.kit.clock import SystemClock
 from ratchet.operations import artifacts
 from ratchet.operations.artifacts import ArtifactParts, look, prune
 from ratchet.operations.datasets import DatasetParts
 from ratchet.operations.shelf import Shelf
 from tests.e2e.stack import Stack, ask
+from tests.mlflow_server import MlflowServer, mlflow_server
 from tests.weed import BUCKET, Weed, weed
 
 pytestmark = pytest.mark.deep
@@ -46,7 +45,6 @@ KILLS_MIN = 20
 PAUSE_SECONDS = (4.0, 16.0) if MODEL == "demo" else (1.5, 6.0)
 RUN_SECONDS_MAX = 1500.0
 URL = f"s3://{BUCKET}/team"
-MLFLOW = Path("build/mlflow/bin/mlflow").absolute()
 
 SPEC = """\
 project: colours
@@ -59,41 +57,6 @@ gateway: {{access: open, capture: {{sample: 100%}}}}
 artifacts: {{promoted: 1, age: 1s, grace: 1s}}
 release: {{notches: [50, 100], units_per_notch: 5, guards: {{latency_p95: {{margin: 900%}}}}}}
 """
-
-
-class Mlflow:
-    """A real tracker that may be killed and comes back with what it had."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._folder, port = folder, free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self._command = [
-            str(MLFLOW), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{folder}/db",
-            "--artifacts-destination", str(folder / "artifacts"),
-        ]  # fmt: skip
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def kill(self) -> None:
-        if self._process is not None:
-            # It has workers, which would go on.
-            os.killpg(self._process.pid, 9)
-            self._process.wait()
-
-    def versions(self) -> int:
-        answer = httpx.post(
-            f"{self.url}/api/2.0/mlflow/runs/search",
-            json={"experiment_ids": ["0", "1", "2"], "max_results": 100},
-            timeout=30.0,
-        )
-        return len(answer.json().get("runs", []))
 
 
 class Killer:
@@ -133,11 +96,7 @@ class Killer:
 def test_whatever_is_killed_the_result_is_the_same_and_nothing_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not MLFLOW.exists():
-        pytest.skip("build/mlflow does not exist: make test-deep makes it")
-    with weed(tmp_path) as store:
-        tracker = Mlflow(tmp_path / "mlflow")
-        tracker.start()
+    with weed(tmp_path) as store, mlflow_server(tmp_path / "mlflow") as tracker:
         for name, value in store.env.items():
             monkeypatch.setenv(name, value)
         stack = Stack(
@@ -153,11 +112,10 @@ def test_whatever_is_killed_the_result_is_the_same_and_nothing_is_left_behind(
             asyncio.run(nothing_is_left_behind(stack, monkeypatch))
         finally:
             stack.stop()
-            tracker.kill()
     assert stack.pids() == [], "no orphan process"
 
 
-def tell_the_story(stack: Stack, store: Weed, tracker: Mlflow) -> None:
+def tell_the_story(stack: Stack, store: Weed, tracker: MlflowServer) -> None:
     """Both methods, undisturbed and disturbed."""
     chance = random.Random(SEED)
     targets: dict[str, Callable[[], object]] = {
@@ -185,11 +143,11 @@ def tell_the_story(stack: Stack, store: Weed, tracker: Mlflow) -> None:
         assert adapter_of(stack, disturbed) == whole
         if kills.total() >= KILLS_MIN:
             break
-    print(f"{kills.total()} kills: {dict(kills)}; {tracker.versions()} runs at the tracker")
+    print(f"{kills.total()} kills: {dict(kills)}; {tracker.runs()} runs at the tracker")
     assert set(kills) == set(targets)
 
 
-def again(part: Weed | Mlflow) -> bool:
+def again(part: Weed | MlflowServer) -> bool:
     """Gone for a second, and back with what it had."""
     part.kill()
     time.sleep(1.0)
