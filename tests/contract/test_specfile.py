@@ -72,9 +72,12 @@ def test_preferences_start_from_what_serves_and_move_it_gently() -> None:
 
 def test_a_program_is_given_as_one_types_it_or_as_a_list() -> None:
     for command in ("\"sh train.sh 'a b'\"", "[sh, train.sh, a b]"):
-        text = SMALL.replace("evaluate:", f"train: {{command: {command}}}\nevaluate:")
+        text = SMALL.replace(
+            "evaluate:", f"train: {{command: {command}, files: [train.sh]}}\nevaluate:"
+        )
         train = parse_spec(text, Path("/x/ratchet.yaml")).train
         assert (train.method, train.command) == ("command", ("sh", "train.sh", "a b"))
+        assert train.files == ("train.sh",)
 
 
 @pytest.mark.parametrize("name", ["retrain", "retrain-spoiled", "retrain-drill"])
@@ -179,6 +182,18 @@ def test_base_models_come_from_three_places() -> None:
         (
             ("evaluate:", "train: {command: sh, files: [../x]}\nevaluate:"),
             "train.files: ../x is not below the spec's folder",
+        ),
+        (
+            ("data: {train: a.jsonl}", "data: {bad_rows: 1%}"),
+            "data.train: found nothing, expected files, or data.turns: true",
+        ),
+        (
+            ("data: {train: a.jsonl}", "data: {turns: true}"),
+            "data.turns learns from captured answers: set gateway.capture, too",
+        ),
+        (
+            ("evaluate:", "train: {files: [x.py]}\nevaluate:"),
+            "train.files: expected with method: command only",
         ),
         (("project: p", "project: P P"), "1:10: project: found 'P P', expected a name"),
         (("data: {train: a.jsonl}", "data: {trian: a.jsonl}"), "data.trian: found an unknown key"),

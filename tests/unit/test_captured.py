@@ -112,3 +112,17 @@ def test_what_is_no_text_is_left_out_and_counted() -> None:
 
     assert len(found.rows) == 1
     assert found.left_out == {"tools, images or no text": 2}
+
+
+def test_an_answer_on_which_people_do_not_agree_gets_no_label() -> None:
+    found = rows_of([turn("1", "here", UP, DOWN), turn("2", "there", DOWN)], "kto")
+
+    assert [row.place for row in found.rows] == ["turn 2"]
+    assert found.left_out == {"nothing to learn from": 1}
+
+
+def test_a_correction_that_corrects_nothing_makes_no_pair() -> None:
+    found = rows_of([turn("1", "here", corrected("here"))], "dpo")
+
+    assert found.rows == ()
+    assert found.left_out == {"nothing to learn from": 1}
