@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,12 @@ from ratchet.core.errors import Rejected
 from ratchet.core.retention import ADAPTER_FILES
 from ratchet.engine.weights import quiet
 from ratchet.kit.processes import StopNotice
+from ratchet.train.depot import Depot
 from ratchet.train.desk import Superseded
 from ratchet.train.lora import Job, Report, Trained, adapter_digest
 from ratchet.train.sft import train
 from ratchet.train.store import Store, is_disk_full
-from tests import tiny
+from tests import killable, tiny
 
 RECIPE: dict[str, Any] = {
     "lora": {"rank": 8, "alpha": 16},
@@ -34,30 +33,6 @@ RECIPE: dict[str, Any] = {
     "seed": 3,
     "checkpoint_every_steps": 4,
 }
-
-# The same training in a process of its own, slow enough to be killed in the middle.
-KILLABLE = """
-import json, sys, time
-from pathlib import Path
-from ratchet.engine.weights import quiet
-from ratchet.kit.processes import StopNotice
-from ratchet.train.lora import Job, Preempted
-from ratchet.train.sft import train
-quiet()
-stop = StopNotice()
-stop.listen()
-base, data, work, recipe = sys.argv[1:5]
-rows = [json.loads(line) for line in Path(data).read_text().splitlines()]
-def report(progress, losses):
-    for step, _ in losses:
-        print(step, flush=True)
-        time.sleep(0.1)
-try:
-    train(Job(base=Path(base), start=None, rows=rows, recipe=json.loads(recipe), work=Path(work),
-              report=report, stop=stop))
-except Preempted as stopped:
-    print(stopped, flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +84,10 @@ def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
 ) -> None:
     whole = trained_in(base, rows_of(data), tmp_path / "whole")
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLABLE, str(base), str(data), str(killed)]
-    process = subprocess.Popen(
-        [*command, json.dumps(RECIPE)], stdout=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    process = killable.start(base, data, killed, RECIPE)
     assert process.stdout is not None
     for line in process.stdout:
-        if line.strip() == "10":
+        if line.startswith("10 "):
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -135,6 +107,50 @@ def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
     assert dict(rest.losses).keys() == before.keys()
     for step, loss in rest.losses:
         assert loss == pytest.approx(before[step], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_another_machine_goes_on_from_what_the_store_has(
+    base: Path, data: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    whole = trained_in(base, rows_of(data), tmp_path / "whole")
+    objects = f"file://{tmp_path}/objects"
+    first, second = tmp_path / "a" / "train-1", tmp_path / "b" / "train-1"
+    process = killable.start(base, data, first, RECIPE, objects=objects)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("10 "):
+            process.send_signal(stop)
+            break
+    process.communicate(timeout=60)
+
+    second.mkdir(parents=True)
+    (second / "checkpoints").mkdir()
+    depot = Depot(Store(objects, lambda: None), second, "run_2")
+    assert depot.fetch() == {signal.SIGKILL: 8, signal.SIGTERM: 11}[stop]
+    rest = trained_in(base, rows_of(data), second)
+
+    assert dict(rest.losses) == pytest.approx(dict(whole.losses), rel=1e-6)
+
+
+def test_a_depot_keeps_the_newest_checkpoint_and_its_run_clears_it(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/objects", lambda: None)
+    ours, theirs = (Depot(store, tmp_path / "train-1", run) for run in ("run_1", "run_2"))
+    for depot, steps in ((ours, (4, 8)), (theirs, (12,))):
+        for step in steps:
+            folder = tmp_path / "train-1" / "checkpoints" / f"checkpoint-{step}"
+            folder.mkdir(parents=True)
+            (folder / "trainer_state.json").write_text("{}")
+            depot.keep(folder)
+            assert depot.settle(10.0)
+
+    def stored() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "objects" / "checkpoints").iterdir())
+
+    assert stored() == ["train-1.run_1.00000008.tar", "train-1.run_2.00000012.tar"]
+    assert ours.fetch() is None
+    ours.clear()
+    assert stored() == ["train-1.run_2.00000012.tar"]
 
 
 def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(

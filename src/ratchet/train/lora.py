@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ratchet.core.checkpoints import SAVE_SECONDS_GUESSED, interval_seconds
 from ratchet.core.errors import Rejected
@@ -49,6 +49,8 @@ class Job:
     work: Path
     report: Report
     stop: StopNotice
+    saved: Callable[[Path], None] = lambda _: None
+    """Told of each checkpoint, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class _Course(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - self._save_began
+        self._job.saved(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs.get("logs") or {}

@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from ratchet.kit.clock import SystemClock
 from ratchet.kit.digest import digest_json
 from ratchet.kit.peers import PeerFiles
 from ratchet.train import command, preference, sft
+from ratchet.train.depot import Depot
 from ratchet.train.desk import Desk, Superseded
 from ratchet.train.evaluate import EngineArguments, EngineFailed, answers_in, engine, run_suite
 from ratchet.train.lora import Job, Preempted, Trained, adapter_digest
@@ -44,6 +46,8 @@ from ratchet.train.store import Store, is_disk_full
 # A checkpoint is of use as long as somebody may start its run again.
 KEPT_SECONDS = 7 * 86400.0
 LOCK = "lock"
+# Of the notice before a machine is taken away; clouds give 30 to 120 seconds.
+DEPOT_SECONDS_MAX = 45.0
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -54,6 +58,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--objects", required=True, help="URL of the object store")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--cache", type=Path, required=True, help="folder for bases and adapters")
+    parser.add_argument(
+        "--checkpoints",
+        choices=["folder", "store"],
+        default="folder",
+        help="where the next machine finds them: in the work folder, or also in the object store",
+    )
     parser.add_argument("--vllm-python", default=sys.executable)
     parser.add_argument(
         "--peers", nargs=3, type=Path, metavar=("CERT", "KEY", "CA"), help="for mutual TLS"
@@ -135,8 +145,12 @@ def train_stage(
         report=report,
         stop=desk.stop,
     )
+    depot = None
+    if options.checkpoints == "store":
+        # Sent beside the training: only that decides whether the attempt is still wanted.
+        depot = Depot(Store(options.objects, lambda: None), work, assignment["run"])
     with alone(work):
-        trained = _train(job, assignment, store)
+        trained = _train_kept(job, assignment, store, depot)
         digest = adapter_digest(trained.adapter, assignment["base"])
         uri = adapter_uri(assignment["run"], digest)
         size = 0
@@ -145,6 +159,8 @@ def train_stage(
             size += len(content)
             store.put_new(f"{uri}/{name}", content)
         clear(work)
+        if depot is not None:
+            depot.clear()
     return {
         "adapter_uri": uri,
         "adapter_digest": digest,
@@ -183,6 +199,21 @@ def forget_old(work: Path) -> None:
                     # Somebody who is at work there has locked it, however long ago.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder)
+
+
+def _train_kept(job: Job, assignment: dict[str, Any], store: Store, depot: Depot | None) -> Trained:
+    """Train, with each checkpoint also in the store."""
+    if depot is None:
+        return _train(job, assignment, store)
+    if (step := depot.fetch()) is not None:
+        print(f"going on from step {step}, which another machine has saved", flush=True)
+    try:
+        return _train(replace(job, saved=depot.keep), assignment, store)
+    except Preempted:
+        # The machine goes at the end of its notice: what it saved last has to be elsewhere by then.
+        if not depot.settle(DEPOT_SECONDS_MAX):
+            print("the last checkpoint did not arrive in the store in time", flush=True)
+        raise
 
 
 def _train(job: Job, assignment: dict[str, Any], store: Store) -> Trained:

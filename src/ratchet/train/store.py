@@ -19,7 +19,7 @@ from obstore.exceptions import (
 )
 
 from ratchet.core.errors import Rejected, first_line
-from ratchet.engine.weights import get, open_store, put_new
+from ratchet.engine.weights import delete, get, keys, open_store, put_new
 
 RETRY_SECONDS_MIN = 1.0
 RETRY_SECONDS_MAX = 15.0
@@ -41,6 +41,16 @@ class Store:
     def put_new(self, key: str, content: bytes) -> None:
         """Create-only: what is there stays.  Raises `Rejected` when it may not be written."""
         self._patiently(lambda: put_new(self._store, key, content), f"does not take {key}")
+
+    def listing(self, prefix: str) -> list[str]:
+        """Keys of the objects that begin so."""
+        folder = prefix.rpartition("/")[0]
+        found = self._patiently(lambda: keys(self._store, folder), f"does not list {folder}")
+        return [key for key in found if key.startswith(prefix)]
+
+    def delete(self, key: str) -> None:
+        """One that is not there is gone already."""
+        self._patiently(lambda: delete(self._store, key), f"does not delete {key}")
 
     def _patiently(self, call: Callable[[], _Value], fault: str) -> _Value:
         pause = RETRY_SECONDS_MIN

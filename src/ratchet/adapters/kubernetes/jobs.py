@@ -73,7 +73,7 @@ class Cluster:
     """A Secret with variables of the object store: AWS_ACCESS_KEY_ID, ..."""
     service_account: str = "ratchet-worker"
     checkpoints_claim: str = ""
-    """A PersistentVolumeClaim; without one a checkpoint ends with its Pod."""
+    """A PersistentVolumeClaim; without one, checkpoints go to the object store."""
     cache_claim: str = ""
     """A PersistentVolumeClaim for base models; without one every Pod fetches its own."""
     priority_class: str = ""
@@ -212,6 +212,7 @@ def _container(attempt: Attempt, cluster: Cluster) -> Container:
             "--objects", cluster.objects,
             "--work", WORK,
             "--cache", CACHE,
+            "--checkpoints", "folder" if cluster.checkpoints_claim else "store",
         ],
         envFrom=[EnvFromSource(secretRef=SecretEnvSource(name=cluster.env_secret))]
         if cluster.env_secret
