@@ -58,8 +58,8 @@ from tests import tiny
 from tests.stored import NOW, a_live_release
 
 WORDS = "my parcel did not come and nobody answers the phone since last week please help"
-# As often as `ratchet up` looks for work.
-LOOK_SECONDS = 0.3
+# As long as `ratchet up` waits to hear of work.
+WAIT_SECONDS = 10.0
 SPEC = """\
 project: p
 model: {base: ../model, name: m}
@@ -83,10 +83,13 @@ class Worker(threading.Thread):
         self.stopping = False
 
     def run(self) -> None:
+        seen = ""
         while not self.stopping:
-            for attempt in self._client.get("/api/v1/node/work").json()["attempts"]:
+            wish: dict[str, str | float] = {"after": seen, "wait": WAIT_SECONDS}
+            answer = self._client.get("/api/v1/node/work", params=wish).json()
+            seen = answer["digest"]
+            for attempt in answer["attempts"]:
                 self._do(attempt)
-            time.sleep(LOOK_SECONDS)
 
     def _do(self, attempt: dict[str, Any]) -> None:
         began = time.monotonic()

@@ -15,6 +15,7 @@ from ratchet.adapters.oidc import OidcTokens
 from ratchet.adapters.openai import OpenAi
 from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.artifacts import PostgresArtifacts
+from ratchet.adapters.postgres.bell import PostgresBell
 from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.ledger import PostgresLedger
@@ -72,6 +73,7 @@ class Parts:
 
     settings: Settings
     database: Database
+    bell: PostgresBell
     durable: Durable
     runs: RunParts
     triggers: TriggerParts
@@ -126,6 +128,7 @@ def build(settings: Settings) -> Parts:
     return Parts(
         settings=settings,
         database=database,
+        bell=PostgresBell(url, "work"),
         durable=Durable(_with_driver(url), new_id("exe"), {"retrain": pipeline.retrain}),
         runs=run_parts,
         triggers=_triggers(settings, database, run_parts),

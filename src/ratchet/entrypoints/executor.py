@@ -25,6 +25,7 @@ from ratchet.adapters.kubernetes.outcome import Outcome, is_complete, outcome_of
 from ratchet.core.errors import Conflict, Rejected, Unavailable
 from ratchet.core.place import Executor, Place
 from ratchet.core.run import AttemptState
+from ratchet.entrypoints.work import follow_work
 from ratchet.kit.clock import Clock, SystemClock
 from ratchet.kit.secret import Secret
 
@@ -57,7 +58,10 @@ class KubernetesExecutor:
     async def run(self) -> None:
         """For ever.  Errors of either side make looks rarer, never end it."""
         changed = asyncio.Event()
-        watching = asyncio.create_task(self._watch(changed))
+        hearing = [
+            asyncio.create_task(self._watch(changed)),
+            asyncio.create_task(follow_work(self.client, changed)),
+        ]
         pause = LOOK_SECONDS
         try:
             while True:
@@ -72,8 +76,9 @@ class KubernetesExecutor:
                     await asyncio.wait_for(changed.wait(), pause)
                 changed.clear()
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in hearing:
+                task.cancel()
+            await asyncio.gather(*hearing, return_exceptions=True)
 
     async def _watch(self, changed: asyncio.Event) -> None:
         async for _ in self.jobs.changes():

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from ratchet.adapters.postgres.bell import PostgresBell
 from ratchet.core.compute import METER_SECONDS
 from ratchet.core.errors import Unavailable
 from ratchet.durable.reaper import reap, this_executor
@@ -104,7 +105,10 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
     return [
         _every(PRUNE_SECONDS, "prune", take_away),
         _every(REAP_SECONDS, "reap", reap_dead),
-        _every(DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable)),
+        parts.bell.listen(),
+        _every(
+            DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable), parts.bell
+        ),
         _every(
             parts.settings.judge_seconds,
             "judge",
@@ -180,13 +184,22 @@ def _of_turns(parts: Parts, metrics: Metrics) -> list[Timer]:
     ]
 
 
-async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """A dull loop: do the work, whatever it raised go on to the next time."""
+async def _every(
+    seconds: float,
+    name: str,
+    work: Callable[[], Awaitable[None]],
+    bell: PostgresBell | None = None,
+) -> None:
+    """A dull loop: do the work, whatever it raised go on to the next time, or the bell."""
     while True:
+        heard = 0 if bell is None else bell.count
         try:
             await work()
         except Unavailable as error:
             log.warning("timer_waits", timer=name, because=str(error))
         except Exception:
             log.exception("timer_failed", timer=name)
-        await asyncio.sleep(seconds)
+        if bell is None:
+            await asyncio.sleep(seconds)
+        else:
+            await bell.wait(heard, seconds)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from ratchet.core.artifact import VersionId
 from ratchet.core.run import AttemptId, AttemptState
 from ratchet.entrypoints import snapshots
+from ratchet.kit.digest import digest_json
 from ratchet.ports import EngineReport, GatewayReport, Settlement
 from ratchet.wiring import Parts
 
@@ -82,42 +83,20 @@ def router(parts: Parts) -> APIRouter:
         await parts.gateway.applied(GatewayReport(**body.model_dump()))
 
     @api.get("/node/work")
-    async def work() -> dict[str, Any]:
-        """Engines that should run here, and attempts that want a worker."""
-        engines = await parts.engines.listing()
-        attempts = await parts.attempts.live()
-        return {
-            "engines": [
-                {
-                    "version": e.version,
-                    "wanted": e.wanted,
-                    "kind": e.kind,
-                    "served_name": e.served_name,
-                    "base": e.base,
-                    "adapter_uri": e.adapter_uri,
-                    "drill": None
-                    if e.drill is None
-                    else {
-                        "error_rate": e.drill.error_rate,
-                        "delay_seconds": e.drill.delay_seconds,
-                        "delay_share": e.drill.delay_share,
-                    },
-                    "state": e.state,
-                    "port": e.port,
-                }
-                for e in engines
-            ],
-            "attempts": [
-                {
-                    "id": a.id,
-                    "run": a.run_id,
-                    "stage": a.stage.value,
-                    "state": a.state.value,
-                    "place": a.place.to_json(),
-                }
-                for a in attempts
-            ],
-        }
+    async def work(
+        request: Request,
+        after: Annotated[str, Query(max_length=100)] = "",
+        wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX)] = 0.0,
+    ) -> dict[str, Any]:
+        """Engines that should run here, and attempts that want a worker; waits for up to `wait`
+        seconds while the digest is `after`.
+        """
+        heard = parts.bell.count
+        current = await _work(parts)
+        if current["digest"] == after and wait > 0:
+            await _while_connected(request, parts.bell.wait(heard, wait))
+            current = await _work(parts)
+        return current
 
     @api.post("/node/engines/{version}", status_code=204)
     async def engine(version: str, body: EngineBody) -> None:
@@ -155,6 +134,44 @@ def router(parts: Parts) -> APIRouter:
             await parts.durable.wake(run_id)
 
     return api
+
+
+async def _work(parts: Parts) -> dict[str, Any]:
+    engines = await parts.engines.listing()
+    attempts = await parts.attempts.live()
+    work = {
+        "engines": [
+            {
+                "version": e.version,
+                "wanted": e.wanted,
+                "kind": e.kind,
+                "served_name": e.served_name,
+                "base": e.base,
+                "adapter_uri": e.adapter_uri,
+                "drill": None
+                if e.drill is None
+                else {
+                    "error_rate": e.drill.error_rate,
+                    "delay_seconds": e.drill.delay_seconds,
+                    "delay_share": e.drill.delay_share,
+                },
+                "state": e.state,
+                "port": e.port,
+            }
+            for e in engines
+        ],
+        "attempts": [
+            {
+                "id": a.id,
+                "run": a.run_id,
+                "stage": a.stage.value,
+                "state": a.state.value,
+                "place": a.place.to_json(),
+            }
+            for a in attempts
+        ],
+    }
+    return {**work, "digest": digest_json(work)}
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, None]) -> None:

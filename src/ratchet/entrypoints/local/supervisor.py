@@ -33,6 +33,7 @@ from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
 from ratchet.entrypoints.local.privileges import become_unprivileged
 from ratchet.entrypoints.local.state import Ports, StateDir, check_ports, lock
 from ratchet.entrypoints.shipping import ship_folder
+from ratchet.entrypoints.work import follow_work
 from ratchet.kit.clock import monotonic_seconds
 
 log = structlog.get_logger()
@@ -63,6 +64,9 @@ class Stack:
     _epoch: int = 0
     _leaving: Child | None = None
     _shipping: asyncio.Task[None] | None = None
+    _following: asyncio.Task[None] | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """The control plane wants other work done."""
 
     @property
     def gateway_url(self) -> str:
@@ -97,6 +101,7 @@ class Stack:
         self._shipping = asyncio.create_task(
             ship_folder(self.state.folder("usage"), "*.jsonl", self.keeper.report_answers)
         )
+        self._following = asyncio.create_task(follow_work(client, self._changed))
 
     async def _start_stores(self) -> str:
         """PostgreSQL and Valkey, or the user's own PostgreSQL."""
@@ -264,13 +269,16 @@ class Stack:
         while True:
             self._keep_alive()
             self._mind_leaving()
-            if self.keeper is not None and monotonic_seconds() >= tend_at:
+            is_due = self._changed.is_set() or monotonic_seconds() >= tend_at
+            if self.keeper is not None and is_due:
+                self._changed.clear()
                 try:
                     await self.keeper.tend()
                 except httpx.HTTPError as error:
                     log.warning("control_plane_away", because=repr(error))
                 tend_at = monotonic_seconds() + TEND_SECONDS
-            await asyncio.sleep(WATCH_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), WATCH_SECONDS)
 
     async def stop(self) -> None:
         """Stop in order; nothing is lost that was accepted."""
@@ -284,9 +292,10 @@ class Stack:
                 await self.children[name].stop()
         if self._leaving is not None:
             await self._leaving.stop()
-        if self._shipping is not None:
-            self._shipping.cancel()
-            await asyncio.gather(self._shipping, return_exceptions=True)
+        helpers = [task for task in (self._shipping, self._following) if task is not None]
+        for task in helpers:
+            task.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
         if self.keeper is not None:
             await self.keeper.client.aclose()
         if "server" in self.children:
