@@ -28,6 +28,7 @@ from ratchet.entrypoints.cli import (
     project,
     release,
     run,
+    simulate,
     traffic,
     triggers,
 )
@@ -55,6 +56,7 @@ app.add_typer(project.versions, name="version")
 app.command("init")(project.init)
 app.command("schema")(project.schema)
 app.command("traffic")(traffic.traffic)
+app.command("simulate")(simulate.simulate)
 app.add_typer(ledger.budgets, name="budget")
 app.add_typer(ledger.prices, name="price")
 app.command("usage")(ledger.usage)
