@@ -9,11 +9,39 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ratchet.core.errors import Rejected
 from ratchet.kit.peers import PeerFiles, peer_files
 from ratchet.kit.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """Zones whose availability is played from files, so many times as fast as it went."""
+
+    traces: tuple[Path, ...]
+    speed: float
+    began_at: datetime
+    notice_seconds: float
+    """From the word that a machine is taken away until it is gone; 0: without a word."""
+
+
+def spot_of(env: Mapping[str, str]) -> Spot | None:
+    """Raises `ValueError` for what is no number, no moment or not positive."""
+    if not (paths := env.get("RATCHET_SPOT_TRACES", "")):
+        return None
+    speed = float(env.get("RATCHET_SPOT_SPEED", "1"))
+    if speed <= 0:
+        raise ValueError(f"RATCHET_SPOT_SPEED: found {speed:g}, expected a positive number")
+    began = env.get("RATCHET_SPOT_BEGAN", "1970-01-01T00:00:00+00:00")
+    return Spot(
+        traces=tuple(map(Path, paths.split(","))),
+        speed=speed,
+        began_at=datetime.fromisoformat(began),
+        notice_seconds=float(env.get("RATCHET_SPOT_NOTICE_SECONDS", "30")),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +68,10 @@ class Settings:
     """Copies of the repositories that runs are triggered from: `RATCHET_SOURCES_DIR`."""
 
     http_host: str = "127.0.0.1"
-    http_names: tuple[str, ...] = ()
-    """Other names that clients reach the control API by."""
     """`RATCHET_HTTP_HOST`.  Loopback, because there is no login yet."""
+
+    http_names: tuple[str, ...] = ()
+    """Other names that clients reach the control API by: `RATCHET_HTTP_NAMES`."""
 
     http_port: int = 8081
     """Control API and console: `RATCHET_HTTP_PORT`."""
@@ -80,6 +109,10 @@ class Settings:
     prometheus_url: str = ""
     """Where guards with counters are read from: `RATCHET_PROMETHEUS_URL`."""
 
+    spot: Spot | None = None
+    """Spot capacity of this machine, played from files of availability: `RATCHET_SPOT_TRACES`,
+    `RATCHET_SPOT_SPEED` and `RATCHET_SPOT_BEGAN`.  Simulated: workers are taken away as it says."""
+
     events_stdout: bool = False
     """The same as JSON lines on the server's standard output: `RATCHET_EVENTS_STDOUT=1`."""
 
@@ -109,6 +142,7 @@ class Settings:
                 valkey_url=Secret(valkey) if (valkey := env.get("RATCHET_VALKEY_URL")) else None,
                 mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
                 prometheus_url=env.get("RATCHET_PROMETHEUS_URL", ""),
+                spot=spot_of(env),
                 events_stdout=env.get("RATCHET_EVENTS_STDOUT", "") not in ("", "0"),
             )
         except KeyError as error:

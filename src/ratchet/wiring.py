@@ -20,6 +20,7 @@ from ratchet.adapters.postgres.executors import PostgresExecutors
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.ledger import PostgresLedger
 from ratchet.adapters.postgres.notices import PostgresNotices
+from ratchet.adapters.postgres.placements import PostgresPlacements
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.registry import PostgresDatasets, PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
@@ -39,8 +40,10 @@ from ratchet.adapters.prometheus import Prometheus
 from ratchet.adapters.specfile.reader import SpecFiles
 from ratchet.adapters.stdout import StdoutEvents
 from ratchet.adapters.tokens import Tokens
+from ratchet.adapters.traces import player_of
 from ratchet.adapters.valkey.client import Valkey
 from ratchet.adapters.valkey.quota import ValkeyQuota
+from ratchet.core.placement.market import Player
 from ratchet.durable.flow import Durable
 from ratchet.kit.clock import Clock, SystemClock
 from ratchet.kit.ids import new_id
@@ -51,6 +54,7 @@ from ratchet.operations.evaluations import EvaluationParts
 from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.material import MaterialParts
 from ratchet.operations.notices import NoticeParts
+from ratchet.operations.placement import PlacementParts
 from ratchet.operations.release import ReleaseParts
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import RunParts
@@ -183,7 +187,13 @@ def _material(settings: Settings, database: Database, clock: Clock) -> MaterialP
         projects=PostgresProjects(database),
         registry=PostgresRegistry(database),
         clock=clock,
+        market=_market(settings),
     )
+
+
+def _market(settings: Settings) -> Player | None:
+    spot = settings.spot
+    return None if spot is None else player_of(spot.traces, spot.speed, spot.began_at)
 
 
 def _tracking(
@@ -202,6 +212,7 @@ def _pipeline(
     database: Database, material: MaterialParts, datasets: DatasetParts, tracking: TrackingParts
 ) -> Pipeline:
     releases, objects = PostgresReleases(database), datasets.objects
+    placements = PlacementParts(PostgresPlacements(database), material.market, datasets.clock)
     return Pipeline(
         projects=PostgresProjects(database),
         runs=PostgresRuns(database),
@@ -214,6 +225,7 @@ def _pipeline(
         datasets=datasets,
         objects=objects,
         tracking=tracking,
+        placement=placements,
         clock=datasets.clock,
     )
 

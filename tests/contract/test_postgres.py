@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ratchet.adapters.postgres.bell import PostgresBell
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.migrate import migrate
 from ratchet.adapters.postgres.pool import Database
@@ -19,8 +21,10 @@ from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.artifact import RunId, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected, Unavailable
+from ratchet.core.place import Place
 from ratchet.core.rollout import Signal, decide
 from ratchet.core.run import AttemptState, RunState, StageName
+from ratchet.kit.clock import monotonic_seconds
 from ratchet.operations.runs import base_version
 from ratchet.ports import (
     EngineReport,
@@ -103,15 +107,16 @@ def test_a_second_project_and_another_base_are_refused(database_url: str) -> Non
 def test_an_attempt_lives_once_and_ends_once(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         attempts, run = PostgresAttempts(database), RunId("run_1")
+        assignment = {"stage": "train", "place": Place(usd_per_hour=40.0).to_json()}
         await a_live_release(database)
-        await attempts.add(run, StageName.TRAIN, 1, {"stage": "train"}, NOW)
-        await attempts.add(run, StageName.TRAIN, 1, {"stage": "train"}, NOW)
+        await attempts.add(run, StageName.TRAIN, 1, assignment, NOW)
+        await attempts.add(run, StageName.TRAIN, 1, assignment, NOW)
         [living] = await attempts.live()
 
-        assert await attempts.claim(living.id, NOW) == {"stage": "train"}
+        assert await attempts.claim(living.id, NOW) == assignment
         first = await attempts.heartbeat(living.id, {"step": 1}, [(1, 0.5), (2, 0.4)], NOW)
         assert first is Wish.GO_ON
-        assert await attempts.seconds(run, NOW + timedelta(seconds=90)) == 90.0
+        assert await attempts.spent_usd(run, NOW + timedelta(seconds=90)) == pytest.approx(1.0)
         asked = await attempts.ask_to_leave(living.id, NOW + timedelta(seconds=91))
         assert await attempts.ask_to_leave(living.id, NOW + timedelta(seconds=99)) == asked
         second = await attempts.heartbeat(living.id, {"step": 2}, [(2, 0.3)], NOW)
@@ -198,6 +203,48 @@ def test_an_engine_report_reaches_the_gateway_and_a_failure_is_told(database_url
         assert "boom" in str(await engines.failure(VersionId("v_candidate")))
 
     with_database(database_url, scenario)
+
+
+def test_whoever_waits_for_work_is_woken_by_it(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        bell = PostgresBell(database_url, "work")
+        listening = asyncio.create_task(bell.listen())
+        await bell.wait(0, 5.0)
+
+        async def ring(work: Awaitable[object]) -> float:
+            began, heard = monotonic_seconds(), bell.count
+            await work
+            await bell.wait(heard, 5.0)
+            return monotonic_seconds() - began
+
+        runs, attempts = PostgresRuns(database), PostgresAttempts(database)
+        await a_live_release(database)
+        run = RunId("run_1")
+        waited = [
+            await ring(runs.add(queued("run_2"), "b", NOW)),
+            await ring(attempts.add(run, StageName.TRAIN, 1, {}, NOW)),
+            await ring(attempts.cancel(run, "why", NOW)),
+        ]
+        # Who is woken, looks and finds nothing must not wake itself.
+        await runs.start_next(NOW)
+        await asyncio.sleep(0.2)
+        heard = bell.count
+        await runs.start_next(NOW)
+        await bell.wait(heard, 0.5)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+        assert max(waited) < 2.0
+        assert bell.count == heard
+
+    with_database(database_url, scenario)
+
+
+def test_every_migration_is_run() -> None:
+    folder = Path(migrate.__code__.co_filename).parent / "migrations"
+
+    written = {path.stem for path in folder.glob("*.sql")}
+    assert {path.stem for path in folder.glob("versions/0*.py")} == written
 
 
 def test_a_waiting_gateway_hears_of_a_change_at_once(database_url: str) -> None:

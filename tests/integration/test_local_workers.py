@@ -11,9 +11,12 @@ from typing import Any
 
 import httpx2 as httpx
 
-from ratchet.core.place import Executor, Place
+from ratchet.core.place import Capacity, Executor, Place
+from ratchet.core.placement.market import Player
+from ratchet.entrypoints.local.cloud import SimulatedCloud
 from ratchet.entrypoints.local.keepers import Keeper
 from ratchet.entrypoints.local.state import Ports, free_port, open_state
+from ratchet.kit.clock import SystemClock
 
 GIBIBYTE = 1 << 30
 
@@ -94,3 +97,55 @@ def test_a_worker_for_a_cluster_is_not_started_here(tmp_path: Path) -> None:
         assert not keeper.workers
 
     with_plane(tmp_path, Place(executor=Executor.KUBERNETES), scenario)
+
+
+def cloud(up: list[bool], notice_seconds: float) -> SimulatedCloud:
+    """A zone that is seen once a second."""
+    player = Player(
+        names=("a",),
+        series=(tuple(up),),
+        tick_seconds=1.0,
+        began_at=SystemClock().now(),
+    )
+    return SimulatedCloud(player, notice_seconds)
+
+
+def test_a_worker_on_spot_is_taken_away_with_its_zone(tmp_path: Path) -> None:
+    codes = []
+
+    async def scenario(keeper: Keeper) -> None:
+        keeper.cloud = cloud([True, True] + [False] * 60, notice_seconds=0.0)
+        await keeper.tend()
+        [child] = keeper.workers.values()
+        while keeper.workers:
+            await asyncio.sleep(0.1)
+            await keeper.tend()
+        codes.append(child.exit_code())
+
+    plane = with_plane(tmp_path, Place(capacity=Capacity.SPOT, zone="a"), scenario)
+
+    assert codes == [-9]
+    assert [told["how"] for told in plane.told] == ["lost"]
+
+
+def test_a_worker_is_not_started_where_spot_is_gone(tmp_path: Path) -> None:
+    async def scenario(keeper: Keeper) -> None:
+        keeper.cloud = cloud([False] * 60, notice_seconds=5.0)
+        await keeper.tend()
+        assert not keeper.workers
+
+    plane = with_plane(tmp_path, Place(capacity=Capacity.SPOT, zone="a"), scenario)
+
+    assert [told["how"] for told in plane.told] == ["preempted"]
+    assert "gone before the worker began" in plane.told[0]["because"]
+
+
+def test_what_is_not_on_spot_is_left_alone_by_the_cloud(tmp_path: Path) -> None:
+    async def scenario(keeper: Keeper) -> None:
+        keeper.cloud = cloud([False] * 60, notice_seconds=0.0)
+        await keeper.tend()
+        await keeper.tend()
+        [child] = keeper.workers.values()
+        assert child.exit_code() is None
+
+    with_plane(tmp_path, Place(), scenario)

@@ -17,15 +17,15 @@ def test_a_worker_costs_its_time() -> None:
 
 
 def test_a_run_stops_before_the_look_that_would_find_it_over() -> None:
-    assert not is_used_up(1797.9, HOUR_OF_A_DOLLAR)
-    assert is_used_up(1798.0, HOUR_OF_A_DOLLAR)
+    assert not is_used_up(1797.9 / 3600, HOUR_OF_A_DOLLAR)
+    assert is_used_up(1798.0 / 3600, HOUR_OF_A_DOLLAR)
     assert not is_used_up(1e9, Place(usd_per_hour=1.0)), "without a budget there is no line"
 
 
 def test_without_money_there_is_no_other_attempt() -> None:
-    check_budget(100.0, HOUR_OF_A_DOLLAR)
+    check_budget(0.1, HOUR_OF_A_DOLLAR)
     with pytest.raises(Rejected, match=r"0.5 USD are used up .*goes on from it"):
-        check_budget(1800.0, HOUR_OF_A_DOLLAR)
+        check_budget(0.5, HOUR_OF_A_DOLLAR)
 
 
 def test_a_budget_needs_a_price() -> None:

@@ -232,7 +232,6 @@ def test_everything_wrong_with_the_operators_file_is_said_at_once(tmp_path: Path
     [
         ({"gpus": 1}, "train.resources.gpus"),
         ({"image": "x"}, "train.image"),
-        ({"capacity": Capacity.SPOT}, "train.capacity"),
     ],
 )
 def test_what_only_a_cluster_has_is_refused_elsewhere(asked: dict[str, Any], says: str) -> None:

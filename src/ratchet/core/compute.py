@@ -18,20 +18,20 @@ def cost_usd(seconds: float, place: Place) -> float:
     return seconds / HOUR * place.usd_per_hour
 
 
-def is_used_up(seconds: float, place: Place) -> bool:
+def is_used_up(spent_usd: float, place: Place) -> bool:
     """Whether a run must stop now, so that it is not over its budget at the next look."""
     if not place.budget_usd:
         return False
-    return cost_usd(seconds + METER_SECONDS, place) >= place.budget_usd
+    return spent_usd + cost_usd(METER_SECONDS, place) >= place.budget_usd
 
 
-def check_budget(seconds: float, place: Place) -> None:
+def check_budget(spent_usd: float, place: Place) -> None:
     """Raises `Rejected` when there is no money for another attempt."""
-    if is_used_up(seconds, place):
+    if is_used_up(spent_usd, place):
         raise Rejected(
-            f"train.budget_usd: {place.budget_usd:g} USD are used up (workers ran {seconds:.0f} s: "
-            f"{cost_usd(seconds, place):.4f} USD). The checkpoint is kept: a run of the same data "
-            "and recipe with a larger budget goes on from it"
+            f"train.budget_usd: {place.budget_usd:g} USD are used up (workers cost "
+            f"{spent_usd:.4f} USD). The checkpoint is kept: a run of the same data and recipe with "
+            "a larger budget goes on from it"
         )
 
 

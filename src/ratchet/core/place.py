@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -41,6 +41,10 @@ class Place:
 
     usd_per_hour: float = 0.0
     """What the machine of a worker costs."""
+    spot_usd_per_hour: float = 0.0
+    """... and of one that may be taken away."""
+    zone: str = ""
+    """Of an attempt: where it was placed."""
     budget_usd: float = 0.0
     """Of a run's workers, all attempts together."""
 
@@ -49,14 +53,30 @@ class Place:
             raise Rejected("train.budget_usd needs train.usd_per_hour: what a machine costs")
         if self.executor is Executor.KUBERNETES:
             return
-        only = {
-            "train.resources.gpus": self.gpus,
-            "train.image": self.image,
-            "train.capacity": self.capacity is not Capacity.ANY,
-        }
+        self._check_local()
+
+    def _check_local(self) -> None:
+        if self.chooses and not (self.usd_per_hour and self.spot_usd_per_hour):
+            raise Rejected(
+                "train.deadline with train.capacity: spot needs train.usd_per_hour and "
+                "train.spot_usd_per_hour: what is cheaper follows from both"
+            )
+        only = {"train.resources.gpus": self.gpus, "train.image": self.image}
         for name, given in only.items():
             if given:
                 raise Rejected(f"{name}: expected with train.executor: kubernetes only")
+
+    @property
+    def at_once(self) -> Place:
+        """For a stage that waits for nothing: the machine that is here."""
+        if self.executor is Executor.LOCAL and self.capacity is Capacity.SPOT:
+            return replace(self, capacity=Capacity.ANY, deadline_seconds=0.0)
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is a choice between spot and on-demand, as long as the time allows."""
+        return self.capacity is Capacity.SPOT and self.deadline_seconds > 0
 
     def to_json(self) -> dict[str, Any]:
         return {

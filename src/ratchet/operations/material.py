@@ -15,6 +15,10 @@ from ratchet.core.compute import estimate
 from ratchet.core.data import Row, Rows
 from ratchet.core.dataset import is_held_out
 from ratchet.core.errors import Rejected
+from ratchet.core.place import Capacity, Executor
+from ratchet.core.placement.forecast import foreseen
+from ratchet.core.placement.market import Player
+from ratchet.core.placement.plan import START_SECONDS_GUESSED
 from ratchet.core.planning import never_decides
 from ratchet.core.precheck import Found
 from ratchet.core.spec import Personal, Spec
@@ -46,6 +50,14 @@ class MaterialParts:
     projects: ProjectStore
     registry: Registry
     clock: Clock
+    market: Player | None = None
+    """Spot capacity of this machine."""
+
+
+NO_SPOT = (
+    "train.capacity: found spot, but this server knows of no spot capacity for local workers: "
+    "take train.executor: kubernetes, or have RATCHET_SPOT_TRACES play some"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,10 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     tokens = precheck.together(found).facts.get("tokens_an_epoch")
     if isinstance(tokens, int):
         speed = await parts.attempts.tokens_per_second(spec.project)
-        found.append(estimate(tokens * spec.train.epochs, speed, spec.place))
+        found.append(await _time_and_money(tokens * spec.train.epochs, speed, spec, parts))
+    is_local_spot = (spec.place.executor, spec.place.capacity) == (Executor.LOCAL, Capacity.SPOT)
+    if is_local_spot and parts.market is None:
+        found.append(Found((NO_SPOT,)))
     if (fault := await parts.bases.problem(spec.base)) is not None:
         found.append(Found((fault,)))
     try:
@@ -174,6 +189,17 @@ def _look(spec: Spec, material: Material) -> Found:
     if spec.data.personal is not Personal.ALLOW:
         found.append(precheck.personal(rows, refuse=spec.data.personal is Personal.REFUSE))
     return precheck.together(found)
+
+
+async def _time_and_money(
+    tokens: float, speed: float | None, spec: Spec, parts: MaterialParts
+) -> Found:
+    if spec.place.chooses and parts.market is not None and speed:
+        work = tokens / speed
+        # In a thread: it solves what the choice will be made by.
+        delay, faster = START_SECONDS_GUESSED / parts.market.speed, parts.market.speed
+        return await asyncio.to_thread(foreseen, work, delay, spec.place, faster)
+    return estimate(tokens, speed, spec.place)
 
 
 async def _tokens(spec: Spec, rows: Sequence[Row], bases: BaseModelSource) -> Found:

@@ -26,6 +26,7 @@ from ratchet.core.gates import (
     majority_share,
     metrics_of,
 )
+from ratchet.core.place import Place
 from ratchet.core.rollout import Release, ReleaseId, Stage
 from ratchet.core.run import RunState, StageName, StageState, next_attempt
 from ratchet.core.spec import DataPlan
@@ -37,6 +38,7 @@ from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.evaluations import reports, suite_report, weights_of
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
+from ratchet.operations.placement import PlacementParts, is_placed, placed
 from ratchet.operations.shelf import shelve
 from ratchet.operations.tracking import TrackingParts, mirror
 from ratchet.ports import (
@@ -74,6 +76,7 @@ class Pipeline:
     datasets: DatasetParts
     objects: ObjectStore
     tracking: TrackingParts
+    placement: PlacementParts
     clock: Clock
 
     async def retrain(self, flow: Flow, run_id: RunId) -> str:
@@ -103,8 +106,10 @@ class Pipeline:
     async def _work(self, flow: Flow, stage: StageName, run_id: RunId) -> None:
         """Have workers do a stage until one has done it."""
         pause = POLL_SECONDS_MIN
-        while not await flow.step(f"{stage.value}-attempt", self.attempt, run_id, stage.value):
-            await flow.receive(pause)
+        name = f"{stage.value}-attempt"
+        while (look := await flow.step(name, self.attempt, run_id, stage.value)) is not True:
+            # A number: what its training runs on is chosen anew after so many seconds.
+            await flow.receive(float(look) or pause)
             pause = min(pause * 1.5, POLL_SECONDS_MAX)
         await flow.step(f"{stage.value}-done", self.collect, run_id, stage.value)
 
@@ -156,10 +161,11 @@ class Pipeline:
         places, _ = await shelve(run_id, contents, self.datasets.shelf)
         return {name: places[key] for name, key in keys.items()}
 
-    async def attempt(self, run_id: RunId, stage_value: str) -> bool:
+    async def attempt(self, run_id: RunId, stage_value: str) -> bool | float:
         """Whether the stage is done; asks for a worker when none is at it.
 
-        By (run, stage, number).  Raises `Rejected` when the stage cannot be done.
+        Answers seconds instead when it wants to look again then.  By (run, stage, number).  Raises
+        `Rejected` when the stage cannot be done.
         """
         stage = StageName(stage_value)
         run = await self._begin(run_id, stage)
@@ -167,12 +173,26 @@ class Pipeline:
         if last is not None and last.state.value == "succeeded":
             return True
         number = next_attempt(last)
+        if stage is StageName.TRAIN and is_placed(run.spec.place, self.placement):
+            return await self._attempt_placed(run, number)
         if number is not None:
-            now = self.clock.now()
-            check_budget(await self.attempts.seconds(run_id, now), run.spec.place)
-            assignment = await self._assignment(run, stage)
-            await self.attempts.add(run_id, stage, number, assignment, now)
+            await self._ask_for_worker(run, stage, number, run.spec.place.at_once)
         return False
+
+    async def _attempt_placed(self, run: Run, number: int | None) -> float:
+        """Ask for a worker where it is best now, or have the one that is elsewhere leave."""
+        found = await placed(run.id, run.spec.project, run.spec.place, self.placement)
+        if number is not None and found.place is not None:
+            await self._ask_for_worker(run, StageName.TRAIN, number, found.place)
+        elif found.moves and found.training.attempt is not None:
+            await self.attempts.ask_to_leave(found.training.attempt, self.clock.now())
+        return found.look_again_seconds
+
+    async def _ask_for_worker(self, run: Run, stage: StageName, number: int, place: Place) -> None:
+        now = self.clock.now()
+        check_budget(await self.attempts.spent_usd(run.id, now), run.spec.place)
+        assignment = {**await self._assignment(run, stage), "place": place.to_json()}
+        await self.attempts.add(run.id, stage, number, assignment, now)
 
     async def _assignment(self, run: Run, stage: StageName) -> dict[str, object]:
         """All that a worker needs to know.  It reads no database and no settings of ours."""
@@ -184,7 +204,6 @@ class Pipeline:
             "dataset": frozen["uri"],
             "train": asdict(run.spec.train),
             "served_name": run.spec.served_name,
-            "place": run.spec.place.to_json(),
         }
         if stage is StageName.TRAIN:
             start = await self._start(run)

@@ -165,7 +165,7 @@ async def meter_workers(parts: RunParts, durable: Wakes) -> None:
     for attempt in await parts.workers.live():
         if attempt.heartbeat_at is None or not attempt.place.budget_usd:
             continue
-        if not is_used_up(await parts.attempts.seconds(attempt.run_id, now), attempt.place):
+        if not is_used_up(await parts.attempts.spent_usd(attempt.run_id, now), attempt.place):
             continue
         asked_at = await parts.attempts.ask_to_leave(attempt.id, now)
         if (now - asked_at).total_seconds() < LEAVE_SECONDS_MAX:

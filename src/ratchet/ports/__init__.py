@@ -61,6 +61,7 @@ from ratchet.ports.pipeline import (
     Wish,
     WorkerDesk,
 )
+from ratchet.ports.placement import PlacementStore, Training
 from ratchet.ports.scrapes import CounterSource, Position, SampleStore
 from ratchet.ports.shadow import Answerer, Judges, Prompt, ShadowStore
 from ratchet.ports.triggers import (
@@ -123,6 +124,7 @@ __all__ = [
     "NoticeStore",
     "ObjectStore",
     "PeopleTokens",
+    "PlacementStore",
     "Position",
     "Project",
     "ProjectStore",
@@ -148,6 +150,7 @@ __all__ = [
     "Taken",
     "TokenMaker",
     "Tracker",
+    "Training",
     "TriggerStore",
     "TurnStore",
     "Untold",

@@ -152,8 +152,8 @@ class AttemptStore(Protocol):
     ) -> RunId | None:
         """By attempt; None when it had ended before, and nothing changes then."""
 
-    async def seconds(self, run_id: RunId, now: datetime) -> float:
-        """How long workers have run for a run, all attempts together."""
+    async def spent_usd(self, run_id: RunId, now: datetime) -> float:
+        """What the workers of a run have cost, each at the price of its machine."""
 
     async def ask_to_leave(self, attempt_id: AttemptId, now: datetime) -> datetime:
         """Tell its worker to save and leave; answers when that was first said."""

@@ -318,9 +318,9 @@ class PostgresAttempts:
                     await fetch(tx, "add_loss_point", run_id=run_id, step=step, loss=loss)
         return Wish.GO_ON if alive[0]["stop_at"] is None else Wish.SAVE_AND_LEAVE
 
-    async def seconds(self, run_id: RunId, now: datetime) -> float:
-        row = await self._db.one("attempt_seconds", run_id=run_id, now=now)
-        return 0.0 if row is None else float(row["seconds"])
+    async def spent_usd(self, run_id: RunId, now: datetime) -> float:
+        row = await self._db.one("attempt_costs", run_id=run_id, now=now)
+        return 0.0 if row is None else float(row["usd"])
 
     async def ask_to_leave(self, attempt_id: AttemptId, now: datetime) -> datetime:
         row = await self._db.one("ask_to_leave", id=attempt_id, now=now)

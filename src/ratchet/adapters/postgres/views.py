@@ -104,6 +104,8 @@ class PostgresViews:
             stage["attempts"] = [each for each in attempts if each["stage"] == stage["name"]]
             if stage["attempts"]:
                 stage["attempt"] = stage["attempts"][-1]
+        placements = await self._db.all("list_placements", run_id=run_id)
+        view["placements"] = [_plain(placement) for placement in placements]
         view["loss"] = [
             [point["step"], point["loss"]]
             for point in await self._db.all("list_loss_points", run_id=run_id)

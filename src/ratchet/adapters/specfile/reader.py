@@ -176,6 +176,7 @@ def _place(values: Mapping[str, Any]) -> Place:
         image="image",
         deadline_seconds="deadline",
         usd_per_hour="usd_per_hour",
+        spot_usd_per_hour="spot_usd_per_hour",
         budget_usd="budget_usd",
     )
     given |= _given(values, "train.resources", cpus="cpus", memory_bytes="memory", gpus="gpus")

@@ -143,8 +143,8 @@ TRAINING: Mapping[str, Field] = {
     "train.capacity": Field(
         read_one_of("any", "spot", "on_demand"),
         {"enum": ["any", "spot", "on_demand"]},
-        "Machines of a cluster that may be taken away (spot), that are not, or either, the cheap "
-        "ones first. Default any.",
+        "Machines that may be taken away (spot), that are not, or either, the cheap ones first. "
+        "Local workers: spot waits for it as long as the deadline allows. Default any.",
     ),
     "train.image": Field(
         read_text, STRING, "Container image of a cluster's workers. Default: the executor's."
@@ -152,7 +152,14 @@ TRAINING: Mapping[str, Field] = {
     "train.deadline": Field(
         duration,
         DURATION_SCHEMA,
-        "Of one attempt, from its start; what is not done then has failed. Default: none.",
+        "Of one attempt, from its start; what is not done then has failed. Of local workers with "
+        "capacity: spot, of the whole training: what the choice between spot and on-demand is made "
+        "for. Default: none.",
+    ),
+    "train.spot_usd_per_hour": Field(
+        number(0.0001, 10_000.0),
+        {"type": "number"},
+        "The same of one that may be taken away. Default 0.",
     ),
     "train.usd_per_hour": Field(
         number(0.0001, 10_000.0),

@@ -12,14 +12,18 @@ import typer
 from rich.console import Console
 
 from ratchet.adapters.specfile.reader import load_spec
+from ratchet.core.placement.timeline import bar, cost_on_demand_usd, cost_usd
 from ratchet.entrypoints.cli.client import Client, connect
 from ratchet.entrypoints.cli.key import only_project
 from ratchet.entrypoints.cli.tables import list_table, minute
 from ratchet.entrypoints.cli.trigger import EXIT_BAD_INPUT, EXIT_FAILED, EXITS, start_run
 from ratchet.entrypoints.cli.watch import RUN_COLOURS, find_run, follow_run
+from ratchet.entrypoints.timeline import pieces_of
+from ratchet.kit.clock import SystemClock
 
 # A million rows take a minute.
 CHECK_SECONDS = 600.0
+BAR_WIDTH = 60
 
 app = typer.Typer(help="Retrainings.", no_args_is_help=True)
 
@@ -180,6 +184,26 @@ def show(
         console.print(f"  {stage['name']:<9} {stage['state']:<8} {stage['because']}")
     if run["version_id"]:
         console.print(f"  version {run['version_id']}")
+    _print_timeline(run, console)
+
+
+def _print_timeline(run: dict[str, Any], console: Console) -> None:
+    """Where its training ran and why, if there was a choice."""
+    pieces = pieces_of(run, SystemClock().now())
+    if not pieces:
+        return
+    console.print(f"  ran on    {bar(pieces, BAR_WIDTH)}", highlight=False)
+    console.print("            s spot, D on demand, . waits", style="dim", highlight=False)
+    usual = run["spec"]["place"]["usd_per_hour"]
+    usd, instead = cost_usd(pieces), cost_on_demand_usd(pieces, usual)
+    console.print(f"  cost      {usd:.4g} USD; the same hours on demand {instead:.4g} USD")
+    for choice in run["placements"]:
+        zone = f" {choice['zone']}" if choice["zone"] else ""
+        console.print(
+            f"  {choice['at'][11:19]}  {choice['action'].replace('_', ' ')}{zone}: "
+            f"{choice['because']}",
+            highlight=False,
+        )
 
 
 @app.command()

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ratchet.core.placement.timeline import Piece
+
 WIDTH, HEIGHT = 640.0, 180.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 24.0
 POINTS_MAX = 400  # more than there are pixels to show them
@@ -105,6 +107,44 @@ def weight_curve(points: Sequence[tuple[float, float]]) -> Line | None:
         tuple(Tick(_y(mark, 0.0, top), f"{mark:.3g} %") for mark in marks),
         _from_start(points),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One machine of a timeline, in SVG units."""
+
+    x: float
+    width: float
+    kind: str
+    title: str
+    """What it was, for who points at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    strips: tuple[Strip, ...]
+    x_ticks: tuple[Tick, ...]
+    width: float = WIDTH
+    height: float = 74.0
+
+
+def timeline(pieces: Sequence[Piece]) -> Timeline | None:
+    """Where a training ran over time; waits are left open."""
+    if not pieces:
+        return None
+    began, ended = pieces[0].began_at, pieces[-1].ended_at
+    whole = max((ended - began).total_seconds(), 1.0)
+    strips = []
+    for piece in pieces:
+        if piece.kind == "waits":
+            continue
+        x = _x((piece.began_at - began).total_seconds(), 0.0, whole)
+        far = _x((piece.ended_at - began).total_seconds(), 0.0, whole)
+        words = " ".join(filter(None, (piece.kind, piece.zone, piece.end))).replace("_", " ")
+        # Less than a pixel would not be seen.
+        strips.append(Strip(x, max(far - x, 1.5), piece.kind, f"{words}, {piece.seconds:.0f} s"))
+    ticks = _from_start([(0.0, 0.0), (whole, 0.0)])
+    return Timeline(tuple(strips), ticks)
 
 
 def _seconds(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -19,8 +19,10 @@ from ratchet import __version__
 from ratchet.core.artifact import RunId
 from ratchet.core.errors import NotFound, Unavailable
 from ratchet.core.guards import ERRORS
+from ratchet.core.placement.timeline import cost_on_demand_usd, cost_usd
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.entrypoints.console import charts
+from ratchet.entrypoints.timeline import pieces_of
 from ratchet.operations.evaluations import compared, counted
 from ratchet.wiring import Parts
 
@@ -208,6 +210,11 @@ async def _run(parts: Parts, run_id: str) -> dict[str, Any] | None:
     progress = train.get("attempt", {}).get("progress", {})
     run["progress"] = progress
     run["loss_chart"] = charts.loss_curve(run["loss"], int(progress.get("steps", 0)))
+    pieces = pieces_of(run, parts.runs.clock.now())
+    run["timeline"] = charts.timeline(pieces)
+    run["usd"] = cost_usd(pieces)
+    usual = run["spec"].get("place", {}).get("usd_per_hour", 0.0)
+    run["usd_on_demand"] = cost_on_demand_usd(pieces, usual)
     gate = next(stage for stage in run["stages"] if stage["name"] == "gate")
     run["gates"] = gate["detail"].get("gates", [])
     run["suites"] = gate["detail"].get("suites", [])

@@ -24,7 +24,9 @@ import structlog
 from ratchet.core.errors import Unavailable
 from ratchet.core.place import Executor, Place
 from ratchet.entrypoints.local.children import Child
+from ratchet.entrypoints.local.cloud import SimulatedCloud
 from ratchet.entrypoints.local.state import Ports, StateDir, free_port
+from ratchet.kit.clock import SystemClock
 from ratchet.kit.peers import peer_files
 from ratchet.kit.processes import die_with_parent
 
@@ -70,6 +72,9 @@ class Keeper:
     env: Mapping[str, str]
     engines: dict[str, _Engine] = field(default_factory=dict)
     workers: dict[str, Child] = field(default_factory=dict)
+    cloud: SimulatedCloud | None = None
+    places: dict[str, Place] = field(default_factory=dict)
+    """Of the workers that run."""
     deadlines: dict[str, float] = field(default_factory=dict)
     """Seconds from the start of an attempt, where it has such a limit."""
     stopping: list[Child] = field(default_factory=list)
@@ -182,6 +187,10 @@ class Keeper:
             # It ran under an earlier supervisor, and workers die with theirs.
             await self._lost(attempt["id"], "the supervisor of its machine was restarted")
             return
+        if self.cloud is not None and not self.cloud.has(place, SystemClock().now()):
+            because = f"spot in {place.zone} was gone before the worker began"
+            await self._ended(attempt["id"], "preempted", because)
+            return
         child = Child(
             name=f"worker-{attempt['id']}",
             command=[
@@ -202,6 +211,7 @@ class Keeper:
         )  # fmt: skip
         child.start()
         self.workers[attempt["id"]] = child
+        self.places[attempt["id"]] = place
         if place.deadline_seconds:
             self.deadlines[attempt["id"]] = place.deadline_seconds
 
@@ -230,17 +240,26 @@ class Keeper:
         for attempt_id, child in list(self.workers.items()):
             code = child.exit_code()
             if code is None:
+                self._take_back(attempt_id, child)
                 if child.age_seconds > self.deadlines.get(attempt_id, math.inf):
                     # Told first: nothing that it says when it is stopped counts any more.
                     await self._ended(attempt_id, "timed_out", "train.deadline passed")
                     await child.stop()
                 continue
             self.deadlines.pop(attempt_id, None)
+            self.places.pop(attempt_id, None)
+            if self.cloud is not None:
+                self.cloud.forget(attempt_id)
             if code != 0:
                 tail = child.log_file.read_text(errors="replace")[-400:].strip()
                 last = tail.splitlines()[-1] if tail and code > 0 else ""
                 await self._lost(attempt_id, f"worker ended with code {code} {last}".strip())
             del self.workers[attempt_id]
+
+    def _take_back(self, attempt_id: str, child: Child) -> None:
+        now = SystemClock().now()
+        if self.cloud is not None and not self.cloud.has(self.places[attempt_id], now):
+            self.cloud.take(attempt_id, child, now)
 
     async def _lost(self, attempt_id: str, because: str) -> None:
         await self._ended(attempt_id, "lost", because)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from ratchet.core.errors import Conflict, NotFound, Rejected
+from ratchet.kit.clock import SystemClock
 
 LAYOUT = "1"
 NAME = ".ratchet"
@@ -49,6 +50,12 @@ class StateDir:
     @property
     def secret_file(self) -> Path:
         return self.root / "secret"
+
+    def spot_began(self) -> str:
+        """When the availability of spot began to be played, ISO 8601: at the first start."""
+        file = self.root / "spot-began"
+        _once(file, SystemClock().now().isoformat())
+        return file.read_text().strip()
 
     @property
     def stack_file(self) -> Path:

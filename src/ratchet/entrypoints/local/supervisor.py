@@ -28,6 +28,7 @@ from ratchet.adapters.envoy.listener import GatewayPlaces, otlp_of, tls_of
 from ratchet.adapters.envoy.records import FLUSH_MILLISECONDS
 from ratchet.core.errors import Conflict, RatchetError, Unavailable
 from ratchet.entrypoints.local.children import Child
+from ratchet.entrypoints.local.cloud import simulated_cloud
 from ratchet.entrypoints.local.keepers import Keeper
 from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
 from ratchet.entrypoints.local.privileges import become_unprivileged
@@ -98,6 +99,7 @@ class Stack:
         )
         vllm = self.env.get("RATCHET_VLLM_PYTHON", sys.executable)
         self.keeper = Keeper(self.state, self.ports, client, vllm, self.env)
+        self.keeper.cloud = simulated_cloud(self.env)
         self._shipping = asyncio.create_task(
             ship_folder(self.state.folder("usage"), "*.jsonl", self.keeper.report_answers)
         )
@@ -376,6 +378,9 @@ async def running(
     held = lock(state)
     check_ports(ports)
     state.save_ports(ports)
+    if "RATCHET_SPOT_TRACES" in env:
+        # The server and the simulated cloud have to agree on what time it is there.
+        env = {"RATCHET_SPOT_BEGAN": state.spot_began(), **env}
     stack = Stack(state, ports, env, say)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

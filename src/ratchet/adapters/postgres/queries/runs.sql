@@ -66,7 +66,10 @@ FROM tries, (SELECT number FROM tries ORDER BY began DESC, number LIMIT 1) AS fu
 ORDER BY tries.number DESC LIMIT 1;
 
 -- name: list_attempts
-SELECT id, stage, number, state, progress, because, created_at, started_at, ended_at
+SELECT id, stage, number, state, progress, because, created_at, started_at, ended_at,
+       coalesce(assignment->'place'->>'capacity', 'any') AS capacity,
+       coalesce(assignment->'place'->>'zone', '') AS zone,
+       coalesce((assignment->'place'->>'usd_per_hour')::float8, 0) AS usd_per_hour
   FROM attempts WHERE run_id = :run_id ORDER BY created_at, number;
 
 -- name: add_attempt!
@@ -94,8 +97,9 @@ UPDATE attempts SET heartbeat_at = :now, progress = progress || :progress
  WHERE id = :id AND state = 'running'
 RETURNING id, stop_at;
 
--- name: attempt_seconds
-SELECT coalesce(sum(extract(epoch FROM coalesce(ended_at, :now) - started_at)), 0)::float8 AS seconds
+-- name: attempt_costs
+SELECT coalesce(sum(extract(epoch FROM coalesce(ended_at, :now) - started_at)::float8 / 3600
+                    * coalesce((assignment->'place'->>'usd_per_hour')::float8, 0)), 0) AS usd
   FROM attempts WHERE run_id = :run_id AND started_at IS NOT NULL;
 
 -- name: ask_to_leave

@@ -1,0 +1,42 @@
+-- What trainings run on.
+
+-- name: training_so_far
+-- The newest attempt, and the newest word on how fast it goes.
+SELECT newest.id, newest.state, newest.created_at, newest.started_at,
+       newest.assignment->'place' AS place,
+       newest.progress ? 'seconds_left' AS works,
+       (SELECT progress FROM attempts AS told
+         WHERE told.run_id = newest.run_id AND told.stage = 'train'
+           AND told.progress ? 'seconds_left' ORDER BY number DESC LIMIT 1) AS progress
+  FROM attempts AS newest
+ WHERE newest.run_id = :run_id AND newest.stage = 'train'
+ ORDER BY newest.number DESC LIMIT 1;
+
+-- name: start_delay
+-- Of the project's last trainings that were not cut: all of their time but the training.
+SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds FROM (
+    SELECT extract(epoch FROM attempts.ended_at - attempts.created_at)
+               - (result->>'seconds')::float8 AS seconds
+      FROM attempts JOIN runs ON runs.id = attempts.run_id
+     WHERE runs.project = :project AND stage = 'train' AND attempts.state = 'succeeded'
+     ORDER BY attempts.ended_at DESC LIMIT 10) AS last;
+
+-- name: training_began
+SELECT started_at, (SELECT detail->>'estimated_seconds' FROM stages AS checked
+                     WHERE checked.run_id = stages.run_id AND checked.name = 'check') AS estimated
+  FROM stages WHERE run_id = :run_id AND name = 'train';
+
+-- name: add_placement!
+-- By change: what was decided last is not written again.
+INSERT INTO placements (run_id, number, at, action, zone, because, usd_expected)
+SELECT :run_id, coalesce(max(number), 0) + 1, :at, :action, :zone, :because, :usd_expected
+  FROM placements WHERE run_id = :run_id
+HAVING NOT EXISTS (
+    SELECT 1 FROM placements AS last
+     WHERE last.run_id = :run_id AND last.action = :action AND last.zone = :zone
+       AND last.number = (SELECT max(number) FROM placements WHERE run_id = :run_id))
+ON CONFLICT DO NOTHING;
+
+-- name: list_placements
+SELECT at, action, zone, because, usd_expected FROM placements
+ WHERE run_id = :run_id ORDER BY number;
