@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from jinja2 import StrictUndefined
 
+from ratchet.core.placement.timeline import Piece
 from ratchet.entrypoints.console import charts
 from ratchet.entrypoints.console.pages import environment
 
@@ -27,6 +29,7 @@ RUN: dict[str, Any] = {
         }
     ],
     "progress": {},
+    "timeline": None,
     "loss_chart": charts.loss_curve([(1, 2.0), (2, 1.0)], 10),
     "gates": [{"gate": "s.accuracy at least 0.5", "passed": True, "because": "it is 0.8"}],
     "suites": [{"suite": "s", "items": 240, "accuracy_interval": [0.7, 0.9], "majority": 0.5}],
@@ -46,6 +49,33 @@ def test_a_page_says_its_numbers_and_escapes_what_users_wrote() -> None:
     assert "attempt 2" in page
     assert "out of memory before" in page
     assert "<svg" in page
+
+
+def test_where_a_training_ran_is_a_strip_for_each_machine_and_why_is_beside_it() -> None:
+    began = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+    def piece(kind: str, first: int, last: int, end: str = "") -> Piece:
+        moments = [began + timedelta(seconds=at) for at in (first, last)]
+        zone = "us-west-2a" if kind == "spot" else ""
+        return Piece(kind=kind, zone=zone, began_at=moments[0], ended_at=moments[1], end=end)
+
+    pieces = [piece("waits", 0, 30), piece("spot", 30, 90, "preempted"), piece("on_demand", 95, 95)]
+    drawn = charts.timeline(pieces)
+    assert drawn is not None
+    assert [strip.kind for strip in drawn.strips] == ["spot", "on_demand"]
+    assert drawn.strips[0].title == "spot us-west-2a preempted, 60 s"
+    assert drawn.strips[1].width == 1.5, "what is short is still seen"
+    assert charts.timeline([]) is None
+
+    choice = {"at": "2026-01-01T12:01:35", "action": "on_demand", "zone": "", "because": "<late>"}
+    run = {**RUN, "timeline": drawn, "usd": 0.5, "usd_on_demand": 1.5, "placements": [choice]}
+    page = (
+        environment()
+        .get_template("live.html")
+        .render(project={"served_name": "m"}, gateways=[], arms=[], runs=[], run=run, release=None)
+    )
+    assert page.count("<rect") == 2
+    assert "12:01:35 on demand: &lt;late&gt;" in page
 
 
 def test_one_point_is_no_curve() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.core.placement.table import LATE, Grid, later, paid, steps_from
+from ratchet.core.placement.table import LATE, Grid, Step, later, paid, steps_from
 from ratchet.core.placement.terms import Action, Machine, Terms
 
 HAS_SPOT = (Machine.SPOT, Machine.BOTH)
@@ -26,7 +27,7 @@ def least_usd(
     ticks = int(deadline_seconds / terms.tick_seconds + 1e-9)
     start = round((ticks * terms.tick_seconds - work_seconds) / grid.row_seconds)
     rows = start + grid.delay + 1
-    steps = [steps_from(grid, terms, machine, rest) for machine, rest in grid.states]
+    steps = [_honest(steps_from(grid, terms, machine, rest)) for machine, rest in grid.states]
     value = np.zeros((rows, len(grid.states), len(up)), np.float32)
     for tick in range(1, ticks + 1):
         now = up[:, ticks - tick]
@@ -45,6 +46,11 @@ def least_usd(
         _choose_zone(before, grid)
         value = before
     return float(value[start, grid.state(Machine.NONE, 0), 0])
+
+
+def _honest(steps: Sequence[Step]) -> list[Step]:
+    """A wait costs nothing, however eager one may be."""
+    return [replace(s, extra_usd=0.0) if s.action is Action.WAIT else s for s in steps]
 
 
 def _choose_zone(value: NDArray[np.float32], grid: Grid) -> None:
