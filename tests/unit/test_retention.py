@@ -14,11 +14,14 @@ from ratchet.core.retention import (
     Retention,
     adapter_uri,
     artifact_of,
+    checkpoint_uri,
     files_of,
     generation_of,
     key_of,
+    kind_of,
     maker_of,
     reasons,
+    step_of,
     uri_of,
 )
 
@@ -129,3 +132,14 @@ def test_what_was_taken_away_and_comes_back_has_another_place() -> None:
     assert (uri_of("rows/a", 1), uri_of("rows/a", 2)) == ("rows/a", "rows/a.g2")
     assert (key_of("rows/a.g2"), generation_of("rows/a.g2")) == ("rows/a", 2)
     assert (key_of("rows/a"), generation_of("rows/a")) == ("rows/a", 1)
+
+
+def test_a_checkpoint_is_of_the_run_that_writes_it() -> None:
+    uri = checkpoint_uri("train-0a1b", "run_1", 8)
+
+    assert uri == "checkpoints/train-0a1b.run_1.00000008.tar"
+    assert (kind_of(uri), maker_of(uri), step_of(uri)) == ("checkpoint", "run_1", 8)
+    assert artifact_of(uri) == uri
+    assert files_of(uri) == (uri,)
+    assert step_of("checkpoints/something.tar") is None
+    assert maker_of("checkpoints/something.tar") is None
