@@ -71,12 +71,12 @@ def foreseen(work_seconds: float, start_seconds: float, place: Place, speed: flo
         tick_seconds=tick_of(deadline),
         handover_seconds=None,
     )
-    basis = f"about {work / hour:.2f} h of work, {delay / hour:.2f} h to start a machine"
+    basis = f"about {_time(work, hour)} of work, {_time(delay, hour)} to start a machine"
     asked = offers(work, [deadline], terms, PUBLIC) if deadline >= work + delay else []
     if not asked:
         nearest = _said(_later(work, terms, deadline)[:3], hour)
         problem = (
-            f"train.deadline: found {deadline / hour:.2f} h, too short for {basis}. Nearest: "
+            f"train.deadline: found {_time(deadline, hour)}, too short for {basis}. Nearest: "
             f"{nearest}"
         )
         return Found((problem,))
@@ -87,8 +87,8 @@ def foreseen(work_seconds: float, start_seconds: float, place: Place, speed: flo
     }
     on_demand = (work + delay) / HOUR * terms.on_demand_usd_per_hour
     note = (
-        f"train: {basis}, within {deadline / hour:.2f} h: {usd:.2f} USD on average, "
-        f"{on_demand:.2f} on demand"
+        f"train: {basis}, within {_time(deadline, hour)}: {_usd(usd)} USD on average, "
+        f"{_usd(on_demand)} on demand"
     )
     if not place.budget_usd or usd <= place.budget_usd:
         return Found((), (note,), facts)
@@ -96,8 +96,8 @@ def foreseen(work_seconds: float, start_seconds: float, place: Place, speed: flo
     enough = [one for one in later if one.usd <= place.budget_usd]
     offered = _said(enough[:3], hour) if enough else "no deadline makes it cheap enough"
     problem = (
-        f"train.budget_usd: found {place.budget_usd:g}, the training costs {usd:.2f} USD "
-        f"on average ({basis}, within {deadline / hour:.2f} h). Within the budget: {offered}"
+        f"train.budget_usd: found {place.budget_usd:g}, the training costs {_usd(usd)} USD "
+        f"on average ({basis}, within {_time(deadline, hour)}). Within the budget: {offered}"
     )
     return Found((problem,), (note,), facts)
 
@@ -111,7 +111,18 @@ def _later(work: float, terms: Terms, deadline: float) -> list[Offer]:
 
 
 def _said(found: Sequence[Offer], hour: float) -> str:
-    return ", ".join(f"{one.deadline_seconds / hour:.2f} h for {one.usd:.2f} USD" for one in found)
+    return ", ".join(
+        f"{_time(one.deadline_seconds, hour)} for {_usd(one.usd)} USD" for one in found
+    )
+
+
+def _time(seconds: float, hour: float) -> str:
+    hours = seconds / hour
+    return f"{hours:.2f} h" if hours >= 1.5 else f"{60 * hours:.3g} min"
+
+
+def _usd(usd: float) -> str:
+    return f"{usd:.2f}" if usd >= 1.0 else f"{usd:.2g}"
 
 
 def sample(
