@@ -10,6 +10,7 @@ import pytest
 
 from ratchet.adapters.traces import player_of, read_trace
 from ratchet.core.errors import Rejected
+from ratchet.entrypoints.local.cloud import simulated_cloud
 from ratchet.settings import spot_of
 
 CSV = """\
@@ -81,5 +82,9 @@ def test_zones_that_were_not_probed_together_are_not_played_together(tmp_path: P
     player = player_of(paths[:1], 2.0, datetime(2026, 1, 1, tzinfo=UTC))
 
     assert (player.names, player.speed) == (("a",), 2.0)
+    with pytest.raises(Rejected, match="two files of one name"):
+        player_of([paths[0], paths[0]], 1.0, datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(Rejected, match="RATCHET_SPOT_"):
+        simulated_cloud({"RATCHET_SPOT_TRACES": "a.json", "RATCHET_SPOT_SPEED": "fast"})
     with pytest.raises(Rejected, match="probed together"):
         player_of(paths, 1.0, datetime(2026, 1, 1, tzinfo=UTC))

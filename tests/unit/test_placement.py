@@ -17,7 +17,6 @@ from ratchet.core.placement import rules
 from ratchet.core.placement.availability import (
     AGE_EDGES_SECONDS,
     AGES,
-    GUESSED,
     NODES,
     Availability,
     Frailty,
@@ -36,6 +35,7 @@ from ratchet.core.placement.table import LATE, Grid, solve
 from ratchet.core.placement.terms import Action, Machine, Situation, Terms
 
 TICK = 600.0
+GUESSED = Availability((0.5,) * AGES, (0.5,) * AGES)
 RULES = [rules.on_demand_only, rules.greedy, rules.uniform_progress, rules.levi]
 
 

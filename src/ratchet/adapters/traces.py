@@ -83,12 +83,20 @@ def _csv(path: Path, text: str) -> Trace:
     return Trace(path.stem, gaps[0], tuple(up))
 
 
-def player_of(paths: Sequence[Path], speed: float, began_at: datetime) -> Player:
-    """Zones that are played from files.  Raises `Rejected` when they were not probed alike."""
+def read_zones(paths: Sequence[Path]) -> list[Trace]:
+    """Several at once.  Raises `Rejected` when they were not probed together."""
     zones = [read_trace(path) for path in paths]
     if len({(zone.tick_seconds, len(zone.up)) for zone in zones}) > 1:
         lengths = ", ".join(f"{z.name}: {len(z.up)} of {z.tick_seconds:g} s" for z in zones)
-        raise Rejected(f"found {lengths}; expected zones that were probed together")
+        raise Rejected(f"traces: found {lengths}; expected zones that were probed together")
+    if len({zone.name for zone in zones}) < len(zones):
+        raise Rejected("traces: found two files of one name, expected one for each zone")
+    return zones
+
+
+def player_of(paths: Sequence[Path], speed: float, began_at: datetime) -> Player:
+    """Zones that are played from files.  Raises `Rejected` as `read_zones` does."""
+    zones = read_zones(paths)
     return Player(
         names=tuple(zone.name for zone in zones),
         series=tuple(zone.up for zone in zones),

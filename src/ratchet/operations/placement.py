@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ratchet.core.artifact import RunId
+from ratchet.core.checkpoints import SAVE_SECONDS_GUESSED, interval_seconds
 from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.placement.availability import PUBLIC
 from ratchet.core.placement.market import Player, Zone
@@ -27,6 +28,8 @@ DELAY_STEP_SECONDS = 30.0
 # What was estimated before the first step may be wrong by so much.
 UNCERTAINTY = 2.0
 LOOK_SECONDS_MIN = 0.5
+# What a machine that goes without a word had done since its last checkpoint.
+REPEATED_SECONDS_MAX = interval_seconds(SAVE_SECONDS_GUESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def _work_left(training: Training, room_seconds: float) -> tuple[float, float]:
     """Seconds that are likely left, and at most."""
     if training.progress is not None:
         left = float(training.progress["seconds_left"])
-        return left, left
+        return left, left + REPEATED_SECONDS_MAX
     if training.estimated_seconds is not None:
         return training.estimated_seconds, UNCERTAINTY * training.estimated_seconds
     # Nothing is known: it has to show how fast it is, on a machine that stays if need be.

@@ -86,12 +86,6 @@ class Availability:
         )
 
 
-GUESSED = Availability(
-    (1.0 / UP_HOURS_GUESSED,) * AGES,
-    (1.0 / DOWN_HOURS_GUESSED,) * AGES,
-)
-
-
 # Where a zone has no past: as 17 series of AWS GPU zones were in 2022 and 2023, published with
 # Wu et al., NSDI 2024.  Old, scarce machines: `Frailty` tells how a zone differs from them.
 PUBLIC = Availability(

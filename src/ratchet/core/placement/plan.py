@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from ratchet.core.placement.availability import PUBLIC, Chain, chain_of, node_of
 from ratchet.core.placement.guard import guarded
@@ -54,14 +53,6 @@ class Decision:
     because: str
     usd_expected: Mapping[str, float]
     """Until its end, by what could be done now; without what would be late."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "action": self.action.value,
-            "zone": self.zone,
-            "because": self.because,
-            "usd_expected": dict(self.usd_expected),
-        }
 
 
 def tick_of(deadline_seconds: float) -> float:

@@ -13,6 +13,7 @@ from datetime import datetime
 import structlog
 
 from ratchet.adapters.traces import player_of
+from ratchet.core.errors import Rejected
 from ratchet.core.place import Capacity, Place
 from ratchet.core.placement.market import Player
 from ratchet.entrypoints.local.children import Child
@@ -52,8 +53,11 @@ class SimulatedCloud:
 
 
 def simulated_cloud(env: Mapping[str, str]) -> SimulatedCloud | None:
-    """What `RATCHET_SPOT_TRACES` asks for.  Raises `Rejected` and `ValueError`."""
-    spot = spot_of(env)
+    """What `RATCHET_SPOT_TRACES` asks for.  Raises `Rejected`."""
+    try:
+        spot = spot_of(env)
+    except ValueError as error:
+        raise Rejected(f"settings of simulated spot (RATCHET_SPOT_*): {error}") from error
     if spot is None:
         return None
     return SimulatedCloud(player_of(spot.traces, spot.speed, spot.began_at), spot.notice_seconds)

@@ -375,6 +375,7 @@ async def running(
 ) -> AsyncIterator[Stack]:
     """A stack for as long as the block runs.  Raises `Conflict` when the directory or a port is
     in use."""
+    simulated_cloud(env)  # what is wrong with it is said before anything starts
     held = lock(state)
     check_ports(ports)
     state.save_ports(ports)
