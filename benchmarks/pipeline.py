@@ -42,7 +42,8 @@ from ratchet.adapters.postgres.registry import PostgresDatasets
 from ratchet.adapters.postgres.runs import PostgresAudit
 from ratchet.core.data import Message, Row
 from ratchet.core.retention import ADAPTER_FILES, adapter_uri
-from ratchet.engine.weights import base_folder, quiet
+from ratchet.engine.bases import base_folder
+from ratchet.engine.weights import quiet
 from ratchet.kit.clock import ManualClock
 from ratchet.kit.processes import StopNotice
 from ratchet.operations import artifacts
@@ -50,7 +51,8 @@ from ratchet.operations.artifacts import ArtifactParts, prune
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.shelf import Shelf
 from ratchet.train.desk import Desk
-from ratchet.train.lora import Job, arguments, model_of
+from ratchet.train.job import Job
+from ratchet.train.lora import arguments, model_of
 from ratchet.train.sft import AnswerTrainer, pair
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

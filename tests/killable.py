@@ -14,7 +14,7 @@ from pathlib import Path
 from ratchet.engine.weights import quiet
 from ratchet.kit.processes import StopNotice
 from ratchet.train.depot import Depot
-from ratchet.train.lora import Job, Preempted
+from ratchet.train.job import Job, Preempted
 from ratchet.train.sft import train
 from ratchet.train.store import Store
 quiet()

@@ -20,7 +20,7 @@ def test_a_run_stops_at_its_budget_and_the_next_goes_on_from_there(tmp_path: Pat
     stack = Stack(tmp_path)
     stack.prepare()
     for name, budget in (("poor", 0.5), ("rich", 50.0)):
-        spec = stack.spec(name, train="good.jsonl", epochs=40)
+        spec = stack.spec(name, train="good.jsonl", epochs=40, checkpoint_every=5)
         money = f"train: {{usd_per_hour: {PRICE}, budget_usd: {budget}, "
         spec.write_text(spec.read_text().replace("train: {", money, 1).replace("0.8}", "1.1}"))
     stack.start()

@@ -290,7 +290,7 @@ def test_a_run_trains_in_a_cluster_that_fails_and_takes_its_machine_away(
 ) -> None:
     stack = Stack(tmp_path)
     stack.prepare()
-    spec = stack.spec("cluster", train="good.jsonl", epochs=8)
+    spec = stack.spec("cluster", train="good.jsonl", epochs=8, checkpoint_every=5)
     spec.write_text(
         spec.read_text().replace("train: {", "train: {executor: kubernetes, capacity: spot, ")
     )

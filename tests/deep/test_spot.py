@@ -36,7 +36,7 @@ def test_a_run_that_is_taken_away_five_times_is_in_time_and_the_same(tmp_path: P
         ("steady", PRICES),
         ("spot", f"{PRICES}, capacity: spot, deadline: {DEADLINE_SECONDS:.0f}s"),
     ):
-        spec = stack.spec(name, train="good.jsonl", epochs=45)
+        spec = stack.spec(name, train="good.jsonl", epochs=45, checkpoint_every=5)
         text = spec.read_text().replace("train: {", f"train: {{{place}, ", 1)
         spec.write_text(text.replace("0.8}", "1.1}"))
     stack.start()

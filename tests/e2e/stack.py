@@ -29,8 +29,8 @@ SPEC = """\
 project: colours
 model: {{base: ../model, name: colours}}
 data: {{train: {train}}}
-train: {{epochs: {epochs}, batch_size: 8, learning_rate: 1.0e-2, lora: {{rank: 8, alpha: 16}},
-        max_length: 64, checkpoint_every_steps: 5}}
+train: {{epochs: {epochs}, batch_size: 8, learning_rate: 5.0e-3, lora: {{rank: 16, alpha: 32}},
+        max_length: 64, checkpoint_every_steps: {checkpoint_every}}}
 evaluate: {{suites: [held-out.yaml]}}
 gates:
   - {{metric: held-out.accuracy, at_least: {floor}}}
@@ -80,13 +80,20 @@ class Stack:
         _without(folder / "held-out.jsonl", folder / "spoiled.jsonl")
         (folder / "held-out.yaml").write_text(SUITE)
         self.spec("good", train="good.jsonl")
-        self.spec("spoiled", train="spoiled.jsonl", epochs=3)
+        self.spec("spoiled", train="spoiled.jsonl", epochs=6)
         self.spec("drill", train="more.jsonl", drill=DRILL)
-        self.spec("long", train="good.jsonl", epochs=40)
+        self.spec("long", train="good.jsonl", epochs=40, checkpoint_every=5)
 
     def spec(self, name: str, **values: Any) -> Path:
         path = self.root / "project" / f"{name}.yaml"
-        filled = {"epochs": 5, "floor": 0.8, "drill": "", "access": "open", **values}
+        defaults = {
+            "epochs": 3,
+            "checkpoint_every": 20,
+            "floor": 0.8,
+            "drill": "",
+            "access": "open",
+        }
+        filled = {**defaults, **values}
         path.write_text(SPEC.format(**filled))
         return path
 

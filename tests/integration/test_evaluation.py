@@ -15,8 +15,8 @@ import pytest
 from ratchet.kit.processes import StopNotice
 from ratchet.train.desk import Desk
 from ratchet.train.evaluate import answers_in, run_suite
-from ratchet.train.lora import Preempted
-from ratchet.train.main import ItemCount
+from ratchet.train.evaluation import ItemCount
+from ratchet.train.job import Preempted
 
 
 class Parrot(ThreadingHTTPServer):

@@ -21,7 +21,7 @@ from ratchet.core.errors import Rejected
 from ratchet.engine.weights import quiet
 from ratchet.kit.processes import StopNotice
 from ratchet.train import command, preference, sft
-from ratchet.train.lora import Job, Preempted, Trained
+from ratchet.train.job import Job, Preempted, Trained
 from tests import tiny
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trainers" / "plain.py"

@@ -19,7 +19,7 @@ from ratchet.engine.weights import quiet
 from ratchet.kit.processes import StopNotice
 from ratchet.train.depot import Depot
 from ratchet.train.desk import Superseded
-from ratchet.train.lora import Job, Report, Trained, adapter_digest
+from ratchet.train.job import Job, Report, Trained, adapter_digest
 from ratchet.train.sft import train
 from ratchet.train.store import Store, is_disk_full
 from tests import killable, tiny

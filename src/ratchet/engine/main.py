@@ -16,14 +16,14 @@ from typing import Any
 import torch
 import uvicorn
 
+from ratchet.core.errors import Rejected
 from ratchet.engine.api import Api, Fault
+from ratchet.engine.bases import base_folder
 from ratchet.engine.batch import Batcher
 from ratchet.engine.journal import Journal
+from ratchet.engine.objects import fetch_adapter
 from ratchet.engine.packed import ATTENTION, PackedModel, Piece, UnsupportedModel
 from ratchet.engine.weights import (
-    WeightsError,
-    base_folder,
-    fetch_adapter,
     load_merged,
     quiet,
     stop_tokens,
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             adapter = fetch_adapter(options.objects, options.adapter, options.cache)
         model, tokenizer = load_merged(base, adapter, ATTENTION)
         packed = PackedModel(model, slots=options.slots, positions=options.positions)
-    except (WeightsError, UnsupportedModel) as error:
+    except (Rejected, UnsupportedModel) as error:
         print(f"engine: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     _warm_up(packed, tokenizer)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from ratchet.core.errors import Rejected
+from ratchet.engine.bases import base_folder
+from ratchet.engine.objects import fetch_adapter
 from ratchet.engine.weights import (
-    WeightsError,
-    base_folder,
-    fetch_adapter,
     load_merged,
     quiet,
 )
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     quiet()
     try:
         folder = merged_folder(options)
-    except WeightsError as error:
+    except Rejected as error:
         print(f"engine: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     command = [

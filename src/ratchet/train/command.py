@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from ratchet.core.errors import Rejected
 from ratchet.core.retention import ADAPTER_FILES
-from ratchet.train.lora import Job, Preempted, Trained
+from ratchet.train.job import Job, Preempted, Trained
 
 LOOK_SECONDS = 0.2
 # Between SIGTERM and the end of a program; clouds give 30 to 120 seconds.

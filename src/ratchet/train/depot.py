@@ -12,11 +12,10 @@ import tarfile
 import threading
 from pathlib import Path
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
+from ratchet.core import retention
 from ratchet.core.errors import RatchetError, first_line
-from ratchet.core.retention import checkpoint_uri, step_of
-from ratchet.train.lora import last_whole_checkpoint
+from ratchet.core.retention import checkpoint_uri
+from ratchet.train.job import checkpoint_folder, last_whole_checkpoint, step_of
 from ratchet.train.store import Store
 
 
@@ -38,7 +37,7 @@ class Depot:
         known = self._known()
         folder = self._work / "checkpoints"
         here = last_whole_checkpoint(self._work)
-        newest = -1 if here is None else _step(Path(here))
+        newest = -1 if here is None else step_of(here)
         if not known or max(known) <= newest:
             return None
         step = max(known)
@@ -47,7 +46,7 @@ class Depot:
         shutil.rmtree(beside, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             archive.extractall(beside, filter="data")
-        beside.rename(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}")
+        beside.rename(folder / checkpoint_folder(step))
         return step
 
     def keep(self, folder: Path) -> None:
@@ -72,7 +71,7 @@ class Depot:
 
     def _known(self) -> dict[int, str]:
         prefix = checkpoint_uri(self._work.name, "", 0).partition(".")[0] + "."
-        found = {step_of(key): key for key in self._store.listing(prefix)}
+        found = {retention.step_of(key): key for key in self._store.listing(prefix)}
         return {step: key for step, key in found.items() if step is not None}
 
     def _send_all(self) -> None:
@@ -90,7 +89,7 @@ class Depot:
                 print(f"{folder.name} was not kept in the store: {first_line(error)}", flush=True)
 
     def _send(self, folder: Path) -> None:
-        step = _step(folder)
+        step = step_of(folder)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(folder, arcname=".")
@@ -98,7 +97,3 @@ class Depot:
         for older, key in self._known().items():
             if older < step and f".{self._run}." in key:
                 self._store.delete(key)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-"))

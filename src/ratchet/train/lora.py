@@ -6,63 +6,22 @@ in the data, so that a stopped run goes on and ends where an uninterrupted one e
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ratchet.core.checkpoints import SAVE_SECONDS_GUESSED, interval_seconds
 from ratchet.core.errors import Rejected
-from ratchet.core.retention import ADAPTER_FILES
 from ratchet.engine.weights import compute_dtype
-from ratchet.kit.processes import StopNotice
+from ratchet.train.job import Job, Preempted, Trained, checkpoint_folder, last_whole_checkpoint
 
 # Prompt and answer lengths vary; a few steps of rising learning rate keep the first from derailing.
 WARMUP_SHARE = 0.06
-
-Report = Callable[[dict[str, Any], list[tuple[int, float]]], None]
-"""Called after every step with progress and new losses; may raise to stop."""
-
-
-class Preempted(Exception):
-    """The machine wants its place back; what was done is in a checkpoint."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One training: from what, with what, where, and who is told."""
-
-    base: Path
-    start: Path | None
-    """An adapter of the same base to go on from; None for a new one."""
-    rows: Sequence[dict[str, Any]]
-    recipe: dict[str, Any]
-    work: Path
-    report: Report
-    stop: StopNotice
-    saved: Callable[[Path], None] = lambda _: None
-    """Told of each checkpoint, whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a finished training yields."""
-
-    adapter: Path
-    steps: int
-    loss: float | None
-    losses: tuple[tuple[int, float], ...]
-    seconds: float
-    tokens: int
 
 
 def model_of(job: Job) -> dict[str, Any]:
@@ -124,7 +83,8 @@ def run(trainer: Any, job: Job) -> Trained:
     course = _Course(job)
     trainer.add_callback(course)
     began = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(job.work))
+    checkpoint = last_whole_checkpoint(job.work)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     state = trainer.state
     if state.global_step < state.max_steps:
         raise Preempted(f"stopped on request after step {state.global_step} of {state.max_steps}")
@@ -142,26 +102,6 @@ def run(trainer: Any, job: Job) -> Trained:
         seconds=time.monotonic() - began,
         tokens=int(state.num_input_tokens_seen),
     )
-
-
-def last_whole_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint that was written to its end.
-
-    The trainer's state file is written last; a folder without a readable one was cut short by a
-    kill and is not resumed from.
-    """
-    folder = work / "checkpoints"
-    while folder.exists():
-        newest = get_last_checkpoint(str(folder))
-        if newest is None:
-            return None
-        try:
-            json.loads((Path(newest) / "trainer_state.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            Path(newest).rename(folder / f"broken-{Path(newest).name}")
-            continue
-        return str(newest)
-    return None
 
 
 class _Course(TrainerCallback):
@@ -194,7 +134,7 @@ class _Course(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - self._save_began
-        self._job.saved(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        self._job.saved(Path(args.output_dir) / checkpoint_folder(state.global_step))
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs.get("logs") or {}
@@ -215,22 +155,3 @@ class _Course(TrainerCallback):
             "seconds_left": seconds / max(done, 1) * (state.max_steps - state.global_step),
         }
         self._job.report(progress, [(state.global_step, logs["loss"])])
-
-
-def adapter_digest(folder: Path, base: str) -> str:
-    """SHA-256 over the adapter's configuration and tensors.
-
-    The configuration first loses where the base happened to lie on this machine, so that the same
-    adapter has the same name everywhere.
-    """
-    configuration = folder / "adapter_config.json"
-    value = json.loads(configuration.read_text())
-    value["base_model_name_or_path"] = base
-    if isinstance(value.get("target_modules"), list):
-        # PEFT writes a set: its order changes with every process.
-        value["target_modules"] = sorted(value["target_modules"])
-    configuration.write_text(json.dumps(value, sort_keys=True, indent=2))
-    state = hashlib.sha256()
-    for name in ADAPTER_FILES:
-        state.update((folder / name).read_bytes())
-    return state.hexdigest()

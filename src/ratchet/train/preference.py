@@ -12,7 +12,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from ratchet.train.lora import Job, Trained, arguments, model_of, run
+from ratchet.train.job import Job, Trained
+from ratchet.train.lora import arguments, model_of, run
 from ratchet.train.sft import pair
 
 

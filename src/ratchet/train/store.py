@@ -19,7 +19,7 @@ from obstore.exceptions import (
 )
 
 from ratchet.core.errors import Rejected, first_line
-from ratchet.engine.weights import delete, get, keys, open_store, put_new
+from ratchet.engine.objects import delete, get, keys, open_store, put_new
 
 RETRY_SECONDS_MIN = 1.0
 RETRY_SECONDS_MAX = 15.0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2 as httpx
 import structlog
 
 from ratchet.kit.clock import monotonic_seconds
@@ -20,6 +21,7 @@ PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 5.0
 # A child that lived this long was well: its next death starts with a short pause again.
 HEALTHY_SECONDS = 10.0
+ANSWER_SECONDS = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,3 +96,13 @@ class Child:
             log.warning("child_killed", child=self.name, after_seconds=self.stop_seconds)
             process.kill()
             process.wait()
+
+
+async def answers(url: str) -> bool:
+    """Whether a child of this machine says by HTTP that it is well."""
+    try:
+        # Reading the authorities of TLS takes twenty times as long as the question.
+        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, verify=False) as client:
+            return (await client.get(url)).status_code == 200
+    except httpx.HTTPError:
+        return False

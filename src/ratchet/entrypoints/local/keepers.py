@@ -23,7 +23,7 @@ import structlog
 
 from ratchet.core.errors import Unavailable
 from ratchet.core.place import Executor, Place
-from ratchet.entrypoints.local.children import Child
+from ratchet.entrypoints.local.children import Child, answers
 from ratchet.entrypoints.local.cloud import SimulatedCloud
 from ratchet.entrypoints.local.state import Ports, StateDir, free_port
 from ratchet.kit.clock import SystemClock
@@ -43,7 +43,6 @@ SHARED_CORES = {"GOMP_SPINCOUNT": "1000"}
 # makes a step on a CPU 5 to 25 % faster.
 WORKER_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 ENGINE_STOP_SECONDS = 35.0
-HEALTH_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -169,7 +168,9 @@ class Keeper:
                 engine.child.keep_alive()
             elif engine.child.process is None:
                 engine.child.keep_alive()
-            elif engine.state != "ready" and await _answers(engine.port):
+            elif engine.state != "ready" and await answers(
+                f"http://127.0.0.1:{engine.port}/health"
+            ):
                 engine.state, engine.because = "ready", ""
 
     async def _report(
@@ -286,15 +287,6 @@ def _within(place: Place) -> None:
         os.sched_setaffinity(0, cores[-max(1, math.ceil(place.cpus)) :])
     if place.memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (place.memory_bytes, place.memory_bytes))
-
-
-async def _answers(port: int) -> bool:
-    try:
-        async with httpx.AsyncClient(timeout=HEALTH_SECONDS) as client:
-            answer = await client.get(f"http://127.0.0.1:{port}/health")
-    except httpx.TransportError:
-        return False
-    return answer.status_code == 200
 
 
 def _peers(env: Mapping[str, str]) -> list[str]:

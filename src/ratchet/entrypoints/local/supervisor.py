@@ -27,7 +27,7 @@ from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces, otlp_of, tls_of
 from ratchet.adapters.envoy.records import FLUSH_MILLISECONDS
 from ratchet.core.errors import Conflict, RatchetError, Unavailable
-from ratchet.entrypoints.local.children import Child
+from ratchet.entrypoints.local.children import Child, answers
 from ratchet.entrypoints.local.cloud import simulated_cloud
 from ratchet.entrypoints.local.keepers import Keeper
 from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
@@ -90,7 +90,7 @@ class Stack:
         self._add(self._server(database_url))
         self._add(self._agent())
         await self._until("envoy", self._gateway_answers)
-        await self._until("server", lambda: _answers(f"{self.server_url}/health"))
+        await self._until("server", lambda: answers(f"{self.server_url}/health"))
         token = self.state.token_file.read_text().strip()
         client = httpx.AsyncClient(
             base_url=self.server_url,
@@ -253,7 +253,7 @@ class Stack:
 
     async def _gateway_answers(self) -> bool:
         if tls_of(self.env) is None:
-            return await _answers(f"{self.gateway_url}/health")
+            return await answers(f"{self.gateway_url}/health")
         # It may want a certificate that we have not got.
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", self.ports.gateway)
@@ -317,14 +317,6 @@ class Stack:
                 self.say(
                     f"stopped with {cut} requests still running after {self.drain_seconds:g} s"
                 )
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with httpx.AsyncClient(timeout=1.0) as client:
-            return (await client.get(url)).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def envoy_binary() -> Path:
