@@ -110,7 +110,7 @@ def test_an_engine_that_cannot_start_is_counted_each_time(tmp_path: Path) -> Non
     plane = Plane(f"path:{tmp_path}/nowhere")
 
     async def scenario(keeper: Keeper) -> None:
-        await tend_until(keeper, lambda: plane.restarts >= 3)
+        await tend_until(keeper, lambda: plane.restarts >= 2)
         assert plane.state == "down"
         assert "no config.json" in plane.because
 

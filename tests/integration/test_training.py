@@ -109,7 +109,9 @@ def test_a_training_killed_in_the_middle_ends_as_an_uninterrupted_one(
         assert loss == pytest.approx(before[step], rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(signal.SIGKILL, marks=pytest.mark.deep), signal.SIGTERM]
+)
 def test_another_machine_goes_on_from_what_the_store_has(
     base: Path, data: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
