@@ -10,6 +10,7 @@ import pytest
 
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.objects import ObstoreObjects
+from ratchet.core.data import Rows
 from ratchet.core.errors import NotFound, Rejected, Unavailable
 from ratchet.core.suite import Suite, suite_of
 
@@ -101,6 +102,22 @@ def test_a_suite_may_ask_what_was_kept_from_training(tmp_path: Path) -> None:
     assert asyncio.run(LocalFiles().suite(tmp_path, "s.yaml")).items == "held_out"
 
 
+def test_another_program_is_another_suite(tmp_path: Path) -> None:
+    text = SUITE.replace("exact", "python") + "code: grade.py\n"
+    (tmp_path / "s.yaml").write_text(text)
+    digests = set()
+    for score in (0.0, 1.0):
+        (tmp_path / "grade.py").write_text(
+            f"def score(answer, expected, row):\n    return {score}\n"
+        )
+        file = asyncio.run(LocalFiles().suite(tmp_path, "s.yaml"))
+        suite = suite_of(file, Rows((), ()))
+        digests.add(suite.digest)
+        assert suite.to_json()["code"] == file.code
+
+    assert len(digests) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -114,6 +131,11 @@ def test_a_suite_may_ask_what_was_kept_from_training(tmp_path: Path) -> None:
             SUITE.replace("exact", "json_schema") + "schema: {type: 7}\n",
             "schema: is no JSON Schema",
         ),
+        (SUITE.replace("exact", "python"), "code: expected with check: python"),
+        (SUITE + "code: grade.py\n", "code: expected with check: python"),
+        (SUITE.replace("exact", "python") + "code: no.py\n", "no.py cannot be read"),
+        (SUITE.replace("exact", "python") + "code: worse.py\n", "worse.py is no Python"),
+        (SUITE.replace("exact", "python") + "code: bad.py\n", "has no function score"),
         (SUITE.replace("4", "none"), "max_tokens: found 'none'"),
         (SUITE.replace("items.jsonl", "[]"), "items: found \\[\\], expected text"),
         ("a: [", "not YAML"),
@@ -121,6 +143,8 @@ def test_a_suite_may_ask_what_was_kept_from_training(tmp_path: Path) -> None:
 )
 def test_a_wrong_suite_is_named(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "s.yaml").write_text(text)
+    (tmp_path / "bad.py").write_text("def other(answer): ...\n")
+    (tmp_path / "worse.py").write_text("def (")
 
     with pytest.raises(Rejected, match=says):
         asyncio.run(LocalFiles().suite(tmp_path, "s.yaml"))

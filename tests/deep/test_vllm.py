@@ -27,7 +27,8 @@ def test_vllm_serves_the_project_name(tmp_path: Path) -> None:
         vllm_python=str(PYTHON),
     )
 
-    with engine(arguments, tmp_path / "log") as url:
+    with engine(arguments, tmp_path / "log") as running:
+        url = running.url
         body = {
             "model": "triage",
             "messages": [{"role": "user", "content": "Say hello"}],

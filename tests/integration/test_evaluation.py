@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from ratchet.core.errors import Rejected
 from ratchet.kit.processes import StopNotice
 from ratchet.train.desk import Desk
 from ratchet.train.evaluate import answers_in, run_suite
@@ -94,6 +95,47 @@ def test_answers_are_scored_by_the_suites_check(
     assert [item["score"] for item in report["items"]] == scores
     assert report["items"][1]["metadata"] == {"number": "1"}
     assert report["items"][0]["tokens"] >= 1
+
+
+GRADE = """
+import os
+print("what a program prints comes between no lines")
+def score(answer, expected, row):
+    if answer == "raise":
+        raise ValueError("no such word")
+    if answer == "end":
+        os._exit(3)
+    if answer == "odd":
+        return "very"
+    assert "RATCHET_TOKEN" not in os.environ
+    return 0.25 if row["metadata"]["number"] == "0" else answer == expected
+"""
+
+
+def test_a_program_of_the_users_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_TOKEN", "secret")
+    asked = suite("python", ("a", "b"), ("a", "a"), ("a", "b"), code=GRADE)
+    with parrot() as (_, url):
+        report = run_suite(asked, url, "m", tmp_path / "kept.jsonl", lambda _: None)
+
+    assert [item["score"] for item in report["items"]] == [0.25, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "fault"),
+    [
+        ("raise", GRADE, "its check raised ValueError: no such word \\(line 6\\), on the item"),
+        ("end", GRADE, "its check ended with code 3"),
+        ("odd", GRADE, "its check answered 'very', expected a number from 0 to 1"),
+        ("a", "import nothing_of_that_name\ndef score(*_): ...", "No module named"),
+    ],
+)
+def test_what_is_wrong_with_a_program_that_scores_is_said(
+    tmp_path: Path, said: str, code: str, fault: str
+) -> None:
+    asked = suite("python", ("a", "b"), (said, "b"), code=code)
+    with parrot() as (_, url), pytest.raises(Rejected, match=fault):
+        run_suite(asked, url, "m", tmp_path / "kept.jsonl", lambda _: None)
 
 
 class Killed(Exception):

@@ -9,12 +9,17 @@ from ratchet.core.gates import ItemResult, SuiteReport, decide_gates, majority_s
 from ratchet.core.spec import Gate
 
 
-def report(scores: list[float], latency_ms: float = 100.0, suite: str = "s") -> SuiteReport:
+def report(
+    scores: list[float], latency_ms: float = 100.0, suite: str = "s", tokens: int = 0, mb: int = 0
+) -> SuiteReport:
     items = tuple(
-        ItemResult(f"k{i}", f"prompt {i}", "yes" if i % 3 else "no", "a", score, latency_ms)
+        ItemResult(
+            *(f"k{i}", f"prompt {i}", "yes" if i % 3 else "no", "a", score, latency_ms),
+            tokens=tokens,
+        )
         for i, score in enumerate(scores)
     )
-    return SuiteReport(suite, "d", items)
+    return SuiteReport(suite, "d", items, memory_bytes=mb * 1_000_000)
 
 
 def test_a_floor_is_met_or_not() -> None:
@@ -28,6 +33,23 @@ def test_a_floor_is_met_or_not() -> None:
     assert passed.results[0].interval is not None
     assert not failed.passed
     assert failed.because == "s.accuracy is 0.5, wanted at least 0.6"
+
+
+def test_a_version_may_not_talk_or_take_more_than_is_allowed() -> None:
+    gates = [
+        Gate(metric="tokens.per_answer", not_worse_than_baseline_by=0.1, relative=True),
+        Gate(metric="memory.peak_mb", at_most=900.0),
+    ]
+    baseline = [report([1.0], tokens=10, mb=800)]
+
+    same = decide_gates(gates, baseline, [report([1.0], tokens=11, mb=850)])
+    more = decide_gates(gates, baseline, [report([1.0], tokens=12, mb=950)])
+
+    assert same.passed
+    assert (
+        "tokens.per_answer went from 10 to 12, which breaks the allowed loss of 1" in more.because
+    )
+    assert "memory.peak_mb is 950, wanted at most 900" in more.because
 
 
 def test_a_ceiling_is_met_or_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gzip
 import re
@@ -17,7 +18,7 @@ import yaml
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from ratchet.core.checks import CHECKS, JSON_SCHEMA
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, PYTHON
 from ratchet.core.data import BadRow, Row, Rows, read_rows
 from ratchet.core.errors import Rejected
 from ratchet.core.suite import HELD_OUT, SuiteFile
@@ -139,16 +140,17 @@ def _suite(folder: Path, path: str) -> SuiteFile:
         check=value["check"],
         max_tokens=value["max_tokens"],
         schema=value.get("schema"),
+        code=_code(file, value["code"]) if "code" in value else "",
     )
 
 
 def _check_suite(file: Path, value: Any) -> None:
     if not isinstance(value, dict):
         raise Rejected(f"{file}: expected the keys {', '.join(_SUITE_KEYS)}")
-    known = (*_SUITE_KEYS, "schema")
+    known = (*_SUITE_KEYS, "schema", "code")
     problems = [f"{file}: unknown key {key}" for key in value if key not in known]
     problems += [f"{file}: {key} is missing" for key in _SUITE_KEYS if key not in value]
-    checks = (*CHECKS, JSON_SCHEMA)
+    checks = (*CHECKS, JSON_SCHEMA, PYTHON)
     check = value.get("check")
     if check not in checks and "check" in value:
         problems.append(f"{file}: check: found {check!r}, expected one of {', '.join(checks)}")
@@ -156,7 +158,9 @@ def _check_suite(file: Path, value: Any) -> None:
         problems.append(f"{file}: schema: expected with check: {JSON_SCHEMA}, and only there")
     elif "schema" in value:
         problems += [f"{file}: schema: {fault}" for fault in _schema_faults(value["schema"])]
-    for key in ("suite", "items"):
+    if (check == PYTHON) != ("code" in value):
+        problems.append(f"{file}: code: expected with check: {PYTHON}, and only there")
+    for key in ("suite", "items", "code"):
         if key in value and not (isinstance(value[key], str) and value[key].strip()):
             problems.append(f"{file}: {key}: found {value[key]!r}, expected text")
     tokens = value.get("max_tokens", 1)
@@ -164,6 +168,22 @@ def _check_suite(file: Path, value: Any) -> None:
         problems.append(f"{file}: max_tokens: found {tokens!r}, expected a whole number above 0")
     if problems:
         raise Rejected("\n".join(problems))
+
+
+def _code(suite: Path, name: str) -> str:
+    """The program beside a suite.  Raises `Rejected` unless it has the function that is called."""
+    file = suite.parent / name
+    try:
+        code = file.read_text(encoding="utf-8")
+        tree = ast.parse(code)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"{suite}: code: {file} cannot be read: {error}") from error
+    except (SyntaxError, ValueError) as error:
+        raise Rejected(f"{suite}: code: {file} is no Python: {error}") from error
+    found = [each for each in tree.body if isinstance(each, ast.FunctionDef)]
+    if not any(each.name == "score" for each in found):
+        raise Rejected(f"{suite}: code: {file} has no function score(answer, expected, row)")
+    return code
 
 
 def _schema_faults(schema: Any) -> list[str]:

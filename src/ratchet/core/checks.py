@@ -75,6 +75,8 @@ CHECKS: Mapping[str, Check] = {
 }
 # What the files and the reference page know besides: it needs a schema, and a library.
 JSON_SCHEMA = "json_schema"
+# A program of the user's own, run by the worker.
+PYTHON = "python"
 
 
 def macro_f1(expected: Sequence[str], answers: Sequence[str]) -> float:

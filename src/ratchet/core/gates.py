@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ INTERVAL_LEVEL = 0.95
 # Fixed: the same report always gives the same interval.
 BOOTSTRAP_SEED = 20261123
 # Metrics where less is better; all others are scores where more is better.
-LOWER_IS_BETTER = ("latency.", "cost.", "size.")
+LOWER_IS_BETTER = ("latency.", "memory.", "tokens.")
 # Of one item each, so that two versions are compared item by item.
 OF_ITEMS = ("accuracy", "score")
 # So many different expected answers are still classes.
@@ -50,10 +50,12 @@ class SuiteReport:
     suite: str
     digest: str
     items: tuple[ItemResult, ...]
+    memory_bytes: int = 0
+    """At most, of the engine so far; 0 where it is not known."""
 
     def within(self, key: str, value: str) -> SuiteReport:
         items = tuple(item for item in self.items if item.metadata.get(key) == value)
-        return SuiteReport(self.suite, self.digest, items)
+        return replace(self, items=items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class GateVerdict:
 def metrics_of(reports: Sequence[SuiteReport]) -> dict[str, float]:
     """All metrics that a gate may name: of each suite `accuracy` (the mean of its scores, also
     called `score`) and, where it has classes, `macro_f1`; of all together `latency.p50_ms`,
-    `latency.p95_ms` and `tokens_per_second`."""
+    `latency.p95_ms`, `tokens_per_second`, `tokens.per_answer` (what an answer costs at a fixed
+    price of a token) and `memory.peak_mb`."""
     metrics: dict[str, float] = {}
     items = [item for report in reports for item in report.items]
     for report in reports:
@@ -101,6 +104,9 @@ def metrics_of(reports: Sequence[SuiteReport]) -> dict[str, float]:
     if all(item.tokens for item in items):
         tokens = sum(item.tokens for item in items)
         metrics["tokens_per_second"] = tokens / max(sum(latencies), 1e-9) * 1000.0
+        metrics["tokens.per_answer"] = tokens / len(items)
+    if all(report.memory_bytes for report in reports):
+        metrics["memory.peak_mb"] = max(report.memory_bytes for report in reports) / 1e6
     return metrics
 
 

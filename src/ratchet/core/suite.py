@@ -23,6 +23,8 @@ class SuiteFile:
     max_tokens: int
     schema: Mapping[str, object] | None = None
     """JSON Schema that an answer must meet, for the check of that name."""
+    code: str = ""
+    """The program of the check `python`, whole: another program is another suite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class Suite:
     check: str
     max_tokens: int
     schema: Mapping[str, object] | None = None
+    code: str = ""
 
     def to_json(self) -> dict[str, object]:
         return {"name": self.name, "digest": self.digest, **_content(self, self.rows.good)}
@@ -49,6 +52,7 @@ def suite_of(file: SuiteFile, rows: Rows) -> Suite:
         check=file.check,
         max_tokens=file.max_tokens,
         schema=file.schema,
+        code=file.code,
     )
 
 
@@ -58,4 +62,8 @@ def _content(how: SuiteFile | Suite, rows: Sequence[Row]) -> dict[str, object]:
         "max_tokens": how.max_tokens,
         "rows": [row.to_json() for row in rows],
     }
-    return content if how.schema is None else {**content, "schema": dict(how.schema)}
+    if how.schema is not None:
+        content["schema"] = dict(how.schema)
+    if how.code:
+        content["code"] = how.code
+    return content

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 # Loaded at import: between fork and exec nothing may be loaded any more.
@@ -28,6 +30,19 @@ def follow(parent: int) -> None:
     if os.getppid() != parent:
         # It ended before the kernel was told.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def peak_memory_bytes(pid: int) -> int:
+    """The most resident memory that a process and its children had; 0 where the kernel does not
+    say.  A sum of peaks: at most a little more than they had at once."""
+    status, children = Path(f"/proc/{pid}/status"), Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        below = children.read_text().split() if children.exists() else []
+    except OSError:
+        return 0
+    own = int(peak[1]) * 1024 if peak else 0
+    return own + sum(peak_memory_bytes(int(child)) for child in below)
 
 
 class StopNotice:

@@ -104,7 +104,12 @@ def weights_of(version: Version) -> str:
 def suite_report(value: Mapping[str, Any]) -> SuiteReport:
     """A suite report as a worker wrote it."""
     items = tuple(ItemResult(**item) for item in value["items"])
-    return SuiteReport(suite=value["suite"], digest=value["digest"], items=items)
+    return SuiteReport(
+        suite=value["suite"],
+        digest=value["digest"],
+        items=items,
+        memory_bytes=value.get("memory_bytes", 0),
+    )
 
 
 def counted(items: Sequence[Compared]) -> dict[str, int]:

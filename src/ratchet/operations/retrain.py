@@ -217,7 +217,7 @@ class Pipeline:
             known = []
             for suite in frozen["suites"]:
                 report = await self.registry.evaluation(weights_of(baseline), suite["digest"])
-                if report is not None:
+                if report is not None and report.memory_bytes:
                     known.append(suite["digest"])
             assignment |= {
                 "suites": frozen["suites"],

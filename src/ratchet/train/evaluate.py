@@ -23,8 +23,9 @@ from typing import Any
 import httpx2 as httpx
 import jsonschema_rs
 
-from ratchet.core.checks import CHECKS, JSON_SCHEMA, Check
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, PYTHON
 from ratchet.kit.digest import digest_json
+from ratchet.train.grading import Scorer, grader
 
 # Few enough that an item's latency is its own, enough that two cores do not wait.
 ITEMS_AT_ONCE = 4
@@ -66,9 +67,17 @@ class EngineArguments:
         return command
 
 
+@dataclass(frozen=True, slots=True)
+class RunningEngine:
+    """Ready to answer."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def engine(arguments: EngineArguments, log: Path) -> Iterator[str]:
-    """A running engine's address.  It dies with this process."""
+def engine(arguments: EngineArguments, log: Path) -> Iterator[RunningEngine]:
+    """An engine that dies with this process."""
     port = _free_port()
     with log.open("ab") as file:
         process = subprocess.Popen(
@@ -76,7 +85,7 @@ def engine(arguments: EngineArguments, log: Path) -> Iterator[str]:
         )
         try:
             _wait_until_ready(process, port, log)
-            yield f"http://127.0.0.1:{port}/v1"
+            yield RunningEngine(f"http://127.0.0.1:{port}/v1", process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -122,6 +131,7 @@ def run_suite(
         httpx.Client(timeout=ITEM_SECONDS_MAX, verify=False) as client,
         ThreadPoolExecutor(ITEMS_AT_ONCE) as pool,
         kept.open("a") as file,
+        _scorer(suite, kept.parent) as score,
     ):
 
         def ask(row: dict[str, Any], key: str) -> list[Any]:
@@ -129,7 +139,6 @@ def run_suite(
 
         file.write("\n")  # the last line may have been cut
         keys = [digest_json(row) for row in suite["rows"]]
-        score = _check(suite)
         answers = pool.map(ask, suite["rows"], keys)
         for number, (row, key, (answer, latency_ms, tokens)) in enumerate(
             zip(suite["rows"], keys, answers, strict=True), 1
@@ -144,7 +153,7 @@ def run_suite(
                     "prompt": row["messages"][-2]["content"][:EXCERPT],
                     "expected": expected[:EXCERPT],
                     "answer": answer[:EXCERPT],
-                    "score": score(answer, expected),
+                    "score": score(answer, row),
                     "latency_ms": latency_ms,
                     "metadata": row.get("metadata", {}),
                     "tokens": tokens,
@@ -191,15 +200,21 @@ def _ask(
     return value["choices"][0]["message"]["content"] or "", latency_ms, tokens
 
 
-def _check(suite: dict[str, Any]) -> Check:
-    if suite["check"] != JSON_SCHEMA:
-        return CHECKS[suite["check"]]
-    schema = jsonschema_rs.validator_for(suite["schema"])
+@contextmanager
+def _scorer(suite: dict[str, Any], folder: Path) -> Iterator[Scorer]:
+    if suite["check"] == PYTHON:
+        with grader(suite["name"], suite["code"], folder) as score:
+            yield score
+    elif suite["check"] == JSON_SCHEMA:
+        schema = jsonschema_rs.validator_for(suite["schema"])
+        yield lambda answer, _: _meets(schema, answer)
+    else:
+        check = CHECKS[suite["check"]]
+        yield lambda answer, row: check(answer, row["messages"][-1]["content"])
 
-    def meets(answer: str, expected: str) -> float:
-        try:
-            return float(schema.is_valid(json.loads(answer)))
-        except ValueError:
-            return 0.0
 
-    return meets
+def _meets(schema: Any, answer: str) -> float:
+    try:
+        return float(schema.is_valid(json.loads(answer)))
+    except ValueError:
+        return 0.0

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 from ratchet.engine.objects import fetch_adapter
+from ratchet.kit.processes import peak_memory_bytes
 from ratchet.train.desk import Desk
 from ratchet.train.evaluate import EngineArguments, answers_in, engine, run_suite
 from ratchet.train.job import Preempted
@@ -52,13 +53,14 @@ def evaluate_stage(
             name=assignment["served_name"],
             vllm_python=options.vllm_python,
         )
-        with engine(arguments, log) as url:
+        with engine(arguments, log) as running:
             desk.report({"doing": f"asking the {side}"}, [])
             for suite in wanted:
                 kept = log.parent / f"answers-{side}-{suite['digest']}.jsonl"
-                reports[side].append(
-                    run_suite(suite, url, assignment["served_name"], kept, progress.item)
-                )
+                name = assignment["served_name"]
+                report = run_suite(suite, running.url, name, kept, progress.item)
+                report["memory_bytes"] = peak_memory_bytes(running.pid)
+                reports[side].append(report)
                 progress.suite_done(len(suite["rows"]))
     # Under the run's name: latencies are measurements, so two evaluations are two reports.
     uri = f"reports/{assignment['run']}.json"

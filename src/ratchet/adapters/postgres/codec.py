@@ -166,4 +166,5 @@ def suite_report_from_json(value: dict[str, Any]) -> SuiteReport:
         suite=value["suite"],
         digest=value["digest"],
         items=tuple(ItemResult(**item) for item in value["items"]),
+        memory_bytes=value.get("memory_bytes", 0),
     )
