@@ -22,6 +22,7 @@ from ratchet.core.place import Capacity, Place
 from ratchet.core.placement.plan import Decision
 from ratchet.core.placement.terms import Action
 from ratchet.core.run import AttemptState, StageName, StageState
+from ratchet.entrypoints.metrics import Metrics
 from tests.stored import NOW, SPEC, queued, with_database
 
 RUN = RunId("run_1")
@@ -66,6 +67,38 @@ def test_a_training_is_known_from_its_attempts(database_url: str) -> None:
         await attempts.end(alive.id, AttemptState.PREEMPTED, None, "", NOW)
         taken = await placements.training(RUN, "p")
         assert (taken.attempt, taken.place, taken.progress) == (None, None, told)
+
+    with_database(database_url, scenario)
+
+
+def test_what_workers_took_is_counted_beside_what_staying_machines_cost(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        attempts, views = await a_run(database), PostgresViews(database)
+        usual = replace(PLACE, capacity=Capacity.ON_DEMAND, usd_per_hour=3.0)
+        ends = ((PLACE, AttemptState.PREEMPTED), (usual, AttemptState.SUCCEEDED))
+        for number, (place, end) in enumerate(ends, 1):
+            began = NOW + timedelta(hours=number)
+            await attempts.add(RUN, StageName.TRAIN, number, {"place": place.to_json()}, began)
+            [alive] = await attempts.live()
+            await attempts.claim(alive.id, began)
+            await attempts.end(alive.id, end, None, "", began + timedelta(minutes=30))
+
+        [month] = await views.compute("p", NOW, 12)
+        assert (month["attempts"], month["taken_away"]) == (2, 1)
+        assert (month["seconds"], month["spot_seconds"]) == (3600.0, 1800.0)
+        assert month["usd"] == pytest.approx(0.5 + 1.5)
+        # The run's own price of a machine that stays, which this spec does not say.
+        assert month["on_demand_usd"] == 0.0
+
+        metrics = Metrics()
+        metrics.count_workers(await views.workers(NOW))
+        shown = metrics.text().decode()
+        for line in (
+            'ratchet_worker_attempts{capacity="spot",state="preempted"} 1.0',
+            'ratchet_worker_seconds{capacity="on_demand"} 1800.0',
+            'ratchet_worker_cost_usd{capacity="spot"} 0.5',
+        ):
+            assert line in shown
 
     with_database(database_url, scenario)
 

@@ -6,8 +6,9 @@ Envoy's own numbers (ejections, retries, breakers, limits) are at the gateway's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -60,6 +61,22 @@ class Metrics:
         self.cost = gauge(
             "ratchet_cost_usd", "What a version's answers cost, since ever.", ("version",)
         )
+        self._attempts = gauge(
+            "ratchet_worker_attempts",
+            "Workers that were started, since ever.",
+            ("capacity", "state"),
+        )
+        self._worker_seconds = gauge(
+            "ratchet_worker_seconds", "What workers took, since ever.", ("capacity",)
+        )
+        self._worker_usd = gauge(
+            "ratchet_worker_cost_usd", "What workers cost, since ever.", ("capacity",)
+        )
+        self._worker_on_demand_usd = gauge(
+            "ratchet_worker_on_demand_usd",
+            "What the same hours would have cost on machines that stay.",
+            ("capacity",),
+        )
         self.gateways = gauge("ratchet_gateways", "Gateways that were heard of lately.")
         self._cache = counter(
             "ratchet_cache_total",
@@ -92,6 +109,20 @@ class Metrics:
             seconds = (record.duration_ms - record.first_byte_ms) / 1000
             if record.completion_tokens > 1 and seconds > 0.001:
                 self._rate.labels(*arm).observe((record.completion_tokens - 1) / seconds)
+
+    def count_workers(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """What the database knows of attempts, by capacity and state."""
+        sums = (
+            (self._worker_seconds, "seconds"),
+            (self._worker_usd, "usd"),
+            (self._worker_on_demand_usd, "on_demand_usd"),
+        )
+        for row in rows:
+            self._attempts.labels(row["capacity"], row["state"]).set(row["attempts"])
+        for capacity in {row["capacity"] for row in rows}:
+            mine = [row for row in rows if row["capacity"] == capacity]
+            for metric, key in sums:
+                metric.labels(capacity).set(sum(row[key] for row in mine))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -122,6 +122,10 @@ class PostgresViews:
             "compute_by_month", project=project, now=now, limit=min(limit, LIST_MAX)
         )
 
+    async def workers(self, now: datetime) -> list[View]:
+        """How many attempts there were, what they took and cost, by capacity and state."""
+        return await self._db.all("compute_by_capacity", now=now)
+
     async def versions(self, project: str, limit: int) -> list[View]:
         rows = await self._db.all("list_versions", project=project, limit=min(limit, LIST_MAX))
         return [_plain(row) for row in rows]

@@ -153,16 +153,21 @@ def costs(
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What workers took and cost, by month, at the `train.usd_per_hour` of each run."""
+    """What workers took and cost, by month, each at its own price, beside on-demand's."""
     client = connect(state_dir)
     rows = client.get("/compute", project=only_project(client, project))
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = list_table("month", "runs", "attempts", "hours", "usd")
+    table = list_table(
+        "month", "runs", "attempts", "taken away", "hours", "on spot", "usd", "on demand"
+    )
     for row in rows:
-        hours, usd = f"{row['seconds'] / 3600:.2f}", f"{row['usd']:.2f}"
-        table.add_row(row["month"], str(row["runs"]), str(row["attempts"]), hours, usd)
+        table.add_row(
+            row["month"], str(row["runs"]), str(row["attempts"]), str(row["taken_away"]),
+            f"{row['seconds'] / 3600:.2f}", f"{row['spot_seconds'] / 3600:.2f}",
+            f"{row['usd']:.2f}", f"{row['on_demand_usd']:.2f}",
+        )  # fmt: skip
     Console().print(table)
 
 

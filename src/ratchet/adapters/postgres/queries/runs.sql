@@ -113,18 +113,39 @@ SELECT (result->>'tokens')::float8 / (result->>'seconds')::float8 AS speed
  ORDER BY attempts.ended_at DESC LIMIT 1;
 
 -- name: compute_by_month
--- What workers of a project took and cost, at the price that each run was started with.
+-- What workers of a project took and cost, each attempt at its own price, and what the same hours
+-- would have cost on machines that stay.
 SELECT to_char(attempts.started_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month,
        count(DISTINCT runs.id) AS runs, count(*) AS attempts,
+       count(*) FILTER (WHERE attempts.state IN ('preempted', 'lost')) AS taken_away,
        sum(took.seconds)::float8 AS seconds,
+       coalesce(sum(took.seconds) FILTER (WHERE assignment->'place'->>'capacity' = 'spot'), 0)::float8
+           AS spot_seconds,
        sum(took.seconds / 3600 * coalesce((assignment->'place'->>'usd_per_hour')::float8, 0))::float8
-           AS usd
+           AS usd,
+       sum(took.seconds / 3600 * coalesce((runs.spec->'place'->>'usd_per_hour')::float8, 0))::float8
+           AS on_demand_usd
   FROM attempts
   JOIN runs ON runs.id = attempts.run_id,
   LATERAL (SELECT extract(epoch FROM coalesce(attempts.ended_at, :now) - attempts.started_at)
                AS seconds) AS took
  WHERE runs.project = :project AND attempts.started_at IS NOT NULL
  GROUP BY 1 ORDER BY 1 DESC LIMIT :limit;
+
+-- name: compute_by_capacity
+-- All workers since ever, for who counts them from outside.
+SELECT coalesce(assignment->'place'->>'capacity', 'any') AS capacity, attempts.state,
+       count(*) AS attempts, sum(took.seconds)::float8 AS seconds,
+       sum(took.seconds / 3600 * coalesce((assignment->'place'->>'usd_per_hour')::float8, 0))::float8
+           AS usd,
+       sum(took.seconds / 3600 * coalesce((runs.spec->'place'->>'usd_per_hour')::float8, 0))::float8
+           AS on_demand_usd
+  FROM attempts
+  JOIN runs ON runs.id = attempts.run_id,
+  LATERAL (SELECT extract(epoch FROM coalesce(attempts.ended_at, :now) - attempts.started_at)
+               AS seconds) AS took
+ WHERE attempts.started_at IS NOT NULL
+ GROUP BY 1, 2 ORDER BY 1, 2;
 
 -- name: end_attempt
 UPDATE attempts SET state = :state, result = :result, because = :because, ended_at = :now
