@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Watch:
     def __init__(self, stack: Stack) -> None:
         self._stack, self._stop = stack, threading.Event()
         self._thread = threading.Thread(target=self._look)
-        self.alive_seconds: Counter[str] = Counter()
+        self.alive_seconds: defaultdict[str, float] = defaultdict(float)
         """By attempt."""
         self.two_seconds = 0.0
         """The longest time in which two were at work at once."""
