@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +113,8 @@ class Kubelet(threading.Thread):
         self._kube, self._root, self._token = kube, root, token
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.taken: set[str] = set()
+        self.has_room: Callable[[dict[str, Any]], bool] = lambda _: True
+        """Whether there is a machine for a Job; without one it is pending."""
         self.stopping = False
 
     def run(self) -> None:
@@ -127,7 +129,7 @@ class Kubelet(threading.Thread):
         jobs = {job["metadata"]["name"]: job for job in self._kube.objects("jobs")}
         for name, job in jobs.items():
             ended = any(c["status"] == "True" for c in job["status"].get("conditions", ()))
-            if name not in self.running and not ended:
+            if name not in self.running and not ended and self.has_room(job):
                 self.running[name] = self._start(job)
         for name, process in list(self.running.items()):
             if name not in jobs:

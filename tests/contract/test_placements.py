@@ -17,7 +17,7 @@ from ratchet.adapters.postgres.runs import (
 )
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.core.artifact import RunId
-from ratchet.core.errors import NotFound
+from ratchet.core.errors import Conflict, NotFound
 from ratchet.core.place import Capacity, Place
 from ratchet.core.placement.plan import Decision
 from ratchet.core.placement.terms import Action
@@ -57,7 +57,10 @@ def test_a_training_is_known_from_its_attempts(database_url: str) -> None:
         asked = await placements.training(RUN, "p")
         assert (asked.attempt, asked.place, asked.works) == (alive.id, PLACE, False)
 
+        assert asked.started_at is None
         await attempts.claim(alive.id, NOW)
+        assert not await attempts.withdraw(alive.id, "a machine that stays", NOW), "too late"
+        assert (await placements.training(RUN, "p")).started_at == NOW
         told = {"step": 3, "steps": 10, "seconds_left": 70.0}
         await attempts.heartbeat(alive.id, told, [], NOW)
         works = await placements.training(RUN, "p")
@@ -67,6 +70,16 @@ def test_a_training_is_known_from_its_attempts(database_url: str) -> None:
         await attempts.end(alive.id, AttemptState.PREEMPTED, None, "", NOW)
         taken = await placements.training(RUN, "p")
         assert (taken.attempt, taken.place, taken.progress) == (None, None, told)
+        assert (taken.started_at, taken.ended_at) == (None, NOW)
+
+        await attempts.add(RUN, StageName.TRAIN, 2, {"place": PLACE.to_json()}, NOW)
+        [waiting] = await attempts.live()
+        assert await attempts.withdraw(waiting.id, "a machine that stays", NOW)
+        with pytest.raises(Conflict, match="has ended"):
+            await attempts.claim(waiting.id, NOW)
+        last = await attempts.last(RUN, StageName.TRAIN)
+        assert last is not None
+        assert (last.state, last.because) == (AttemptState.PREEMPTED, "a machine that stays")
 
     with_database(database_url, scenario)
 

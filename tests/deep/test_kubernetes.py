@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +329,60 @@ def test_a_run_trains_in_a_cluster_that_fails_and_takes_its_machine_away(
     attempts = [each["id"] for each in stages["train"] + stages["evaluate"]]
     names = sorted(job["metadata"]["name"] for job in kube.objects("jobs"))
     assert names == sorted(job_name(each) for each in attempts), "no Job was started twice"
+
+
+def test_a_training_in_a_cluster_without_spot_takes_a_machine_that_stays_in_time(
+    kube: Kube, tmp_path: Path
+) -> None:
+    deadline_seconds = 420
+    stack = Stack(tmp_path)
+    stack.prepare()
+    prices = f"usd_per_hour: 3.0, spot_usd_per_hour: 1.0, deadline: {deadline_seconds}s"
+    places = {"first": "capacity: any", "second": f"capacity: spot, {prices}"}
+    for name, data in (("first", "good.jsonl"), ("second", "more.jsonl")):
+        spec = stack.spec(name, train=data, epochs=8, checkpoint_every=5)
+        place = f"train: {{executor: kubernetes, {places[name]}, "
+        spec.write_text(spec.read_text().replace("train: {", place).replace("0.8}", "1.1}"))
+    stack.start()
+    for folder in ("work", "cache"):
+        (tmp_path / folder).mkdir()
+    kubelet = Kubelet(kube, tmp_path, stack.state.token_file)
+    kubelet.start()
+    executor = start_executor(kube, stack)
+    try:
+        # How fast it goes is known from the training before.
+        assert stack.end_of(stack.start_run("first"), 300)["state"] == "gated"
+        run = stack.start_run("second")
+        stack.until(lambda: progress(stack, run) >= 20, 180, "20 steps on spot")
+        kubelet.has_room = lambda job: (
+            "gke-spot" not in json.dumps(job["spec"]["template"]["spec"].get("nodeSelector", {}))
+        )
+        kubelet.take_machine()
+        ended = stack.end_of(run, deadline_seconds + 200)
+        jobs = kube.objects("jobs")
+    finally:
+        executor.kill()
+        executor.wait()
+        kubelet.stopping = True
+        kubelet.join(10)
+        stack.stop()
+
+    assert ended["state"] == "gated", ended["because"]
+    train = next(stage for stage in ended["stages"] if stage["name"] == "train")
+    ends = [(each["state"], each["capacity"]) for each in train["attempts"]]
+    took = moment(train["ended_at"]) - moment(train["started_at"])
+    print(ends, took, [(each["action"], each["because"]) for each in ended["placements"]])
+    assert ends[0] == ("preempted", "spot")
+    assert ends[-2] == ("preempted", "spot"), "it was asked for, and given up"
+    assert train["attempts"][-2]["started_at"] is None
+    assert ends[-1] == ("succeeded", "on_demand")
+    assert train["attempts"][-1]["progress"]["resumed_from"] >= 20
+    assert took.total_seconds() <= deadline_seconds
+    assert job_name(train["attempts"][-2]["id"]) not in {job["metadata"]["name"] for job in jobs}
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def progress(stack: Stack, run: str) -> int:

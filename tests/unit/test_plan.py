@@ -24,7 +24,7 @@ from ratchet.core.placement.timeline import (
     with_waits,
 )
 from ratchet.core.run import AttemptId
-from ratchet.operations.placement import UNCERTAINTY, facts_of
+from ratchet.operations.placement import UNCERTAINTY, facts_of, zone_of_cluster
 from ratchet.ports import Training
 
 HOUR = 3600.0
@@ -190,6 +190,47 @@ def test_a_machine_that_starts_is_pending_and_one_that_works_is_not() -> None:
     assert working.pending_seconds == 0.0
     stays = replace(begun, place=replace(spot, capacity=Capacity.ON_DEMAND))
     assert facts_of(stays, WISH, 1.0, NOW).machine is Machine.ON_DEMAND
+
+
+IN_CLUSTER = replace(WISH, executor=Executor.KUBERNETES)
+
+
+def test_in_a_cluster_a_deadline_is_the_trainings_where_both_prices_are_known() -> None:
+    priceless = replace(IN_CLUSTER, spot_usd_per_hour=0.0)
+
+    assert IN_CLUSTER.chooses
+    assert not priceless.chooses
+    # An evaluation waits for nothing, and is no training.
+    assert IN_CLUSTER.at_once == replace(IN_CLUSTER, capacity=Capacity.ANY, deadline_seconds=0.0)
+    assert priceless.at_once == priceless
+
+
+def test_a_cluster_shows_spot_to_who_has_it() -> None:
+    ago = NOW - timedelta(minutes=20)
+    asks = training(attempt=AttemptId("at"), place=IN_CLUSTER, asked_at=ago)
+    has = replace(asks, started_at=NOW - timedelta(minutes=5))
+    lost = training(asked_at=ago, ended_at=NOW - timedelta(minutes=1))
+
+    def seen(it: Training) -> tuple[bool, float]:
+        zone = zone_of_cluster(it, NOW)
+        return zone.seen.is_up, zone.seen.age_seconds
+
+    assert seen(training()) == (False, 0.0)
+    assert seen(asks) == (False, 1200.0)
+    assert seen(has) == (True, 300.0)
+    assert seen(lost) == (False, 60.0)
+
+
+def test_a_machine_that_was_only_asked_for_is_none() -> None:
+    """Nothing may be built on it: the Job may wait for a machine as long as it likes."""
+    asked_at = NOW - timedelta(seconds=40)
+    asks = training(attempt=AttemptId("at"), place=IN_CLUSTER, asked_at=asked_at)
+    starts = replace(asks, started_at=NOW - timedelta(seconds=10))
+
+    assert facts_of(asks, IN_CLUSTER, 1.0, NOW).machine is Machine.NONE
+    starting = facts_of(starts, IN_CLUSTER, 1.0, NOW)
+    assert starting.machine is Machine.SPOT
+    assert starting.pending_seconds == starting.delay_seconds - 10.0
 
 
 def test_a_played_market_has_more_seconds_and_its_hours_cost_less() -> None:

@@ -69,14 +69,20 @@ class Place:
     @property
     def at_once(self) -> Place:
         """For a stage that waits for nothing: the machine that is here."""
-        if self.executor is Executor.LOCAL and self.capacity is Capacity.SPOT:
+        is_local_spot = self.executor is Executor.LOCAL and self.capacity is Capacity.SPOT
+        if is_local_spot or self.chooses:
             return replace(self, capacity=Capacity.ANY, deadline_seconds=0.0)
         return self
 
     @property
     def chooses(self) -> bool:
-        """Whether there is a choice between spot and on-demand, as long as the time allows."""
-        return self.capacity is Capacity.SPOT and self.deadline_seconds > 0
+        """Whether there is a choice between spot and on-demand, as long as the time allows.
+
+        In a cluster both prices say so; without them a deadline is that of one attempt.
+        """
+        is_asked_for = self.capacity is Capacity.SPOT and self.deadline_seconds > 0
+        has_prices = self.usd_per_hour > 0 and self.spot_usd_per_hour > 0
+        return is_asked_for and (self.executor is Executor.LOCAL or has_prices)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -194,10 +194,12 @@ def _look(spec: Spec, material: Material) -> Found:
 async def _time_and_money(
     tokens: float, speed: float | None, spec: Spec, parts: MaterialParts
 ) -> Found:
-    if spec.place.chooses and parts.market is not None and speed:
+    in_cluster = spec.place.executor is Executor.KUBERNETES
+    if spec.place.chooses and speed and (in_cluster or parts.market is not None):
         work = tokens / speed
+        faster = 1.0 if in_cluster or parts.market is None else parts.market.speed
+        delay = START_SECONDS_GUESSED / faster
         # In a thread: it solves what the choice will be made by.
-        delay, faster = START_SECONDS_GUESSED / parts.market.speed, parts.market.speed
         return await asyncio.to_thread(foreseen, work, delay, spec.place, faster)
     return estimate(tokens, speed, spec.place)
 

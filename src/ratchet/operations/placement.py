@@ -20,6 +20,7 @@ from ratchet.core.placement.plan import (
     tick_of,
     while_it_lasts,
 )
+from ratchet.core.placement.replay import Seen
 from ratchet.core.placement.terms import Action, Machine
 from ratchet.kit.clock import Clock
 from ratchet.ports import PlacementStore, Training
@@ -55,20 +56,26 @@ class Placed:
 
 def is_placed(wish: Place, parts: PlacementParts) -> bool:
     """Whether a choice is made for it, again and again."""
-    is_local = wish.executor is Executor.LOCAL
-    return parts.market is not None and is_local and wish.capacity is Capacity.SPOT
+    if wish.executor is Executor.KUBERNETES:
+        return wish.chooses
+    return parts.market is not None and wish.capacity is Capacity.SPOT
 
 
 async def placed(run_id: RunId, project: str, wish: Place, parts: PlacementParts) -> Placed:
     """Decide for a run that trains.  The decision is kept when it is another than the last."""
-    assert parts.market is not None
-    now, speed = parts.clock.now(), parts.market.speed
+    now = parts.clock.now()
     training = await parts.store.training(run_id, project)
-    zones = parts.market.zones(now, PUBLIC)
+    if wish.executor is Executor.KUBERNETES:
+        zones, speed = [zone_of_cluster(training, now)], 1.0
+    else:
+        assert parts.market is not None
+        zones, speed = parts.market.zones(now, PUBLIC), parts.market.speed
     facts = facts_of(training, wish, speed, now)
     decision, tick = await asyncio.to_thread(_decide, facts, wish, zones, speed)
     await parts.store.add(run_id, decision, now)
     wanted = _place(decision, wish)
+    if wish.executor is Executor.KUBERNETES:
+        wanted = _in_cluster(wanted, training, wish)
     return Placed(
         decision=decision,
         training=training,
@@ -96,13 +103,16 @@ def facts_of(training: Training, wish: Place, speed: float, now: datetime) -> Fa
     # In whole rows of tables, so that trainings share them.
     delay = max(1.0, round(delay * speed / DELAY_STEP_SECONDS)) * DELAY_STEP_SECONDS / speed
     guessed, most = _work_left(training, time_left - delay)
-    where = training.place
+    where = None if _only_asks(training) else training.place
     machine = Machine.NONE
     if where is not None:
         machine = Machine.SPOT if where.capacity is Capacity.SPOT else Machine.ON_DEMAND
     pending = 0.0
-    if training.asked_at is not None and not training.works:
-        pending = max(0.0, delay - (now - training.asked_at).total_seconds())
+    since = training.asked_at
+    if wish.executor is Executor.KUBERNETES and machine is Machine.SPOT:
+        since = training.started_at
+    if where is not None and since is not None and not training.works:
+        pending = max(0.0, delay - (now - since).total_seconds())
     return Facts(
         time_left_seconds=time_left * speed,
         work_left_seconds=guessed * speed,
@@ -135,6 +145,43 @@ def _place(decision: Decision, wish: Place) -> Place | None:
     if decision.action is Action.ON_DEMAND:
         return replace(wish, capacity=Capacity.ON_DEMAND, deadline_seconds=0.0)
     return None
+
+
+CLUSTER = "the cluster"
+
+
+def zone_of_cluster(training: Training, now: datetime) -> Zone:
+    """A cluster shows its spot machines only to who asks for one: they are there while a worker has
+    one, and away since one was asked for, or lost."""
+    where, started_at = training.place, training.started_at
+    if where is not None and where.capacity is Capacity.SPOT and started_at is not None:
+        return Zone(CLUSTER, Seen(is_up=True, age_seconds=(now - started_at).total_seconds()))
+    since = training.asked_at if training.attempt is not None else training.ended_at
+    age = 0.0 if since is None else (now - since).total_seconds()
+    return Zone(CLUSTER, Seen(is_up=False, age_seconds=max(0.0, age)))
+
+
+def _only_asks(training: Training) -> bool:
+    """It asked a cluster for a spot machine, and has none yet."""
+    where = training.place
+    return (
+        where is not None
+        and where.executor is Executor.KUBERNETES
+        and where.capacity is Capacity.SPOT
+        and training.started_at is None
+    )
+
+
+def _in_cluster(wanted: Place | None, training: Training, wish: Place) -> Place:
+    """Who waits asks for spot: a Job that no machine has room for costs nothing.  A machine that
+    stays is not given up for spot that nobody has seen."""
+    where = training.place
+    if where is not None and where.capacity is Capacity.ON_DEMAND:
+        return where
+    if wanted is None or wanted.capacity is Capacity.SPOT:
+        price = wish.spot_usd_per_hour
+        return replace(wish, zone="", usd_per_hour=price, deadline_seconds=0.0)
+    return wanted
 
 
 def _is_there(place: Place, wanted: Place | None) -> bool:

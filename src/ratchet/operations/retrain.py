@@ -59,6 +59,7 @@ from ratchet.stats.bootstrap import wilson_interval
 # is a recorded step, so looks grow rarer: a day of waiting is some 1,500 records to replay.
 POLL_SECONDS_MIN = 2.0
 POLL_SECONDS_MAX = 60.0
+LOOK_AT_ONCE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +185,11 @@ class Pipeline:
         found = await placed(run.id, run.spec.project, run.spec.place, self.placement)
         if number is not None and found.place is not None:
             await self._ask_for_worker(run, StageName.TRAIN, number, found.place)
-        elif found.moves and found.training.attempt is not None:
-            await self.attempts.ask_to_leave(found.training.attempt, self.clock.now())
+        elif found.moves and (attempt := found.training.attempt) is not None:
+            now = self.clock.now()
+            if await self.attempts.withdraw(attempt, found.decision.because, now):
+                return LOOK_AT_ONCE_SECONDS
+            await self.attempts.ask_to_leave(attempt, now)
         return found.look_again_seconds
 
     async def _ask_for_worker(self, run: Run, stage: StageName, number: int, place: Place) -> None:

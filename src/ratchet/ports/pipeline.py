@@ -158,6 +158,9 @@ class AttemptStore(Protocol):
     async def ask_to_leave(self, attempt_id: AttemptId, now: datetime) -> datetime:
         """Tell its worker to save and leave; answers when that was first said."""
 
+    async def withdraw(self, attempt_id: AttemptId, because: str, now: datetime) -> bool:
+        """End an attempt that no worker has claimed; False where one has."""
+
     async def tokens_per_second(self, project: str) -> float | None:
         """Of the project's last training; None before there was one."""
 

@@ -26,6 +26,10 @@ class Training:
     """The one that is alive."""
     asked_at: datetime | None = None
     """Since when it is wanted."""
+    started_at: datetime | None = None
+    """Since when it has a machine."""
+    ended_at: datetime | None = None
+    """Of the newest attempt, where none is alive."""
     works: bool = False
     """It has begun to train."""
     place: Place | None = None

@@ -39,6 +39,8 @@ class PostgresPlacements:
             start_seconds=known.start_seconds,
             attempt=AttemptId(row["id"]) if is_alive else None,
             asked_at=row["created_at"],
+            started_at=row["started_at"] if is_alive else None,
+            ended_at=row["ended_at"],
             works=row["works"],
             place=Place.from_json(row["place"]) if is_alive else None,
             progress=row["progress"],

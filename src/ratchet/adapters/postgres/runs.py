@@ -329,6 +329,10 @@ class PostgresAttempts:
         asked: datetime = row["stop_at"]
         return asked
 
+    async def withdraw(self, attempt_id: AttemptId, because: str, now: datetime) -> bool:
+        found = await self._db.one("withdraw_attempt", id=attempt_id, because=because, now=now)
+        return found is not None
+
     async def tokens_per_second(self, project: str) -> float | None:
         row = await self._db.one("training_speed", project=project)
         return None if row is None else float(row["speed"])

@@ -152,9 +152,9 @@ TRAINING: Mapping[str, Field] = {
     "train.deadline": Field(
         duration,
         DURATION_SCHEMA,
-        "Of one attempt, from its start; what is not done then has failed. Of local workers with "
-        "capacity: spot, of the whole training: what the choice between spot and on-demand is made "
-        "for. Default: none.",
+        "Of one attempt, from its start; what is not done then has failed. With "
+        "capacity: spot (in a cluster: and both prices), of the whole training: what the choice "
+        "between spot and on-demand is made for. Default: none.",
     ),
     "train.spot_usd_per_hour": Field(
         number(0.0001, 10_000.0),

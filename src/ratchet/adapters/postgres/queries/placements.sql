@@ -2,7 +2,7 @@
 
 -- name: training_so_far
 -- The newest attempt, and the newest word on how fast it goes.
-SELECT newest.id, newest.state, newest.created_at, newest.started_at,
+SELECT newest.id, newest.state, newest.created_at, newest.started_at, newest.ended_at,
        newest.assignment->'place' AS place,
        newest.progress ? 'seconds_left' AS works,
        (SELECT progress FROM attempts AS told
@@ -13,9 +13,12 @@ SELECT newest.id, newest.state, newest.created_at, newest.started_at,
  ORDER BY newest.number DESC LIMIT 1;
 
 -- name: start_delay
--- Of the project's last trainings that were not cut: all of their time but the training.
+-- Of the project's last trainings that were not cut: all of their time but the training.  How long
+-- spot was waited for is no part of it.
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds FROM (
-    SELECT extract(epoch FROM attempts.ended_at - attempts.created_at)
+    SELECT extract(epoch FROM attempts.ended_at
+                   - CASE WHEN assignment->'place'->>'capacity' = 'spot' THEN attempts.started_at
+                          ELSE attempts.created_at END)
                - (result->>'seconds')::float8 AS seconds
       FROM attempts JOIN runs ON runs.id = attempts.run_id
      WHERE runs.project = :project AND stage = 'train' AND attempts.state = 'succeeded'

@@ -152,6 +152,12 @@ UPDATE attempts SET state = :state, result = :result, because = :because, ended_
  WHERE id = :id AND state IN ('wanted', 'running')
 RETURNING run_id;
 
+-- name: withdraw_attempt
+-- One that has no worker yet; a claim and this exclude one another.
+UPDATE attempts SET state = 'preempted', because = :because, ended_at = :now
+ WHERE id = :id AND state = 'wanted'
+RETURNING id;
+
 -- name: cancel_attempts!
 UPDATE attempts SET state = 'cancelled', because = :because, ended_at = :now
  WHERE run_id = :run_id AND state IN ('wanted', 'running');
