@@ -131,6 +131,19 @@ def test_how_long_a_start_takes_is_what_is_left_of_an_attempt_without_its_traini
 
         assert training.start_seconds == pytest.approx(25.0)
 
+        # One that was cut tells it by its first step.
+        await attempts.add(RUN, StageName.EVALUATE, 1, {}, NOW)
+        began = NOW + timedelta(hours=1)
+        await attempts.add(RUN, StageName.TRAIN, 2, {}, began)
+        cut = next(each for each in await attempts.live() if each.stage is StageName.TRAIN)
+        await attempts.claim(cut.id, began + timedelta(seconds=5))
+        for seconds, told in ((9, {"doing": "loading"}), (45, {"step": 0}), (50, {"step": 1})):
+            await attempts.heartbeat(cut.id, told, [], began + timedelta(seconds=seconds))
+        await attempts.end(cut.id, AttemptState.PREEMPTED, None, "", began + timedelta(hours=1))
+
+        training = await PostgresPlacements(database).training(RUN, "p")
+        assert training.start_seconds == pytest.approx((25.0 + 45.0) / 2)
+
     with_database(database_url, scenario)
 
 

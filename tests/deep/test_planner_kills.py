@@ -40,8 +40,6 @@ HOUR = 3600.0
 TICK = timedelta(minutes=5)
 PROBE_SECONDS = 600.0
 WORK_SECONDS, DEADLINE_HOURS = 8 * HOUR, 20
-# A tick until an attempt is claimed, and one until it works.
-DELAY = 2 * TICK
 SPOT = f"capacity: spot, deadline: {DEADLINE_HOURS}h, usd_per_hour: 3, spot_usd_per_hour: 1"
 SPEC = parse_spec(SMALL + f"train: {{{SPOT}}}\n", Path("/x/ratchet.yaml"))
 WORLDS = 8
@@ -186,21 +184,6 @@ async def ended(api: Api, made: World) -> tuple[float, float]:
     return usd, hours
 
 
-async def earlier(api: Api) -> None:
-    """One training of the project that tells how long a start takes."""
-    runs, attempts, run = api.parts.runs.runs, api.parts.attempts, RunId("run_before")
-    await runs.add(replace(queued(run), spec=SPEC), str(run), NOW)
-    await runs.start_next(NOW)
-    began = NOW - timedelta(hours=12)
-    await attempts.add(run, StageName.TRAIN, 1, {}, began)
-    [only] = await attempts.live()
-    await attempts.claim(only.id, began + TICK)
-    done = began + DELAY + timedelta(hours=8)
-    result = {"seconds": WORK_SECONDS, "tokens": 1}
-    await attempts.end(only.id, AttemptState.SUCCEEDED, result, "", done)
-    await runs.move(run, RunState.RUNNING, RunState.FAILED, "the test goes on", NOW)
-
-
 def test_a_planner_that_is_killed_two_hundred_times_places_all_the_same(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -209,7 +192,6 @@ def test_a_planner_that_is_killed_two_hundred_times_places_all_the_same(
 
     async def scenario(api: Api) -> None:
         nonlocal kills
-        await earlier(api)
         for number in range(WORLDS):
             for kill_share, results in seen.items():
                 made = await world(api, number, kill_share)

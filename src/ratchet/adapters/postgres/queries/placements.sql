@@ -13,16 +13,19 @@ SELECT newest.id, newest.state, newest.created_at, newest.started_at, newest.end
  ORDER BY newest.number DESC LIMIT 1;
 
 -- name: start_delay
--- Of the project's last trainings that were not cut: all of their time but the training.  How long
--- spot was waited for is no part of it.
+-- Of the project's last attempts to train: until the first step, or of a whole one all of its time
+-- but the training, which has the way of the adapter to the store in it.  How long spot was waited
+-- for is no part of it.
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds FROM (
-    SELECT extract(epoch FROM attempts.ended_at
-                   - CASE WHEN assignment->'place'->>'capacity' = 'spot' THEN attempts.started_at
-                          ELSE attempts.created_at END)
-               - (result->>'seconds')::float8 AS seconds
-      FROM attempts JOIN runs ON runs.id = attempts.run_id
-     WHERE runs.project = :project AND stage = 'train' AND attempts.state = 'succeeded'
-     ORDER BY attempts.ended_at DESC LIMIT 10) AS last;
+    SELECT CASE WHEN attempts.state = 'succeeded'
+                THEN extract(epoch FROM attempts.ended_at - begun.at) - (result->>'seconds')::float8
+                ELSE extract(epoch FROM worked_at - begun.at) END AS seconds
+      FROM attempts JOIN runs ON runs.id = attempts.run_id,
+      LATERAL (SELECT CASE WHEN assignment->'place'->>'capacity' = 'spot' THEN attempts.started_at
+                           ELSE attempts.created_at END AS at) AS begun
+     WHERE runs.project = :project AND stage = 'train'
+       AND (attempts.state = 'succeeded' OR worked_at IS NOT NULL)
+     ORDER BY attempts.created_at DESC LIMIT 10) AS last;
 
 -- name: training_began
 SELECT started_at, (SELECT detail->>'estimated_seconds' FROM stages AS checked

@@ -93,7 +93,9 @@ UPDATE attempts SET state = 'running', started_at = coalesce(started_at, :now), 
 RETURNING assignment;
 
 -- name: heartbeat_attempt
-UPDATE attempts SET heartbeat_at = :now, progress = progress || :progress
+UPDATE attempts
+   SET heartbeat_at = :now, progress = progress || :progress,
+       worked_at = coalesce(worked_at, CASE WHEN :progress ? 'step' THEN :now END)
  WHERE id = :id AND state = 'running'
 RETURNING id, stop_at;
 
