@@ -104,7 +104,7 @@ def test_what_workers_took_is_counted_beside_what_staying_machines_cost(database
         assert month["on_demand_usd"] == 0.0
 
         metrics = Metrics()
-        metrics.count_workers(await views.workers(NOW))
+        metrics.workers.count(await views.workers(NOW))
         shown = metrics.text().decode()
         for line in (
             'ratchet_worker_attempts{capacity="spot",state="preempted"} 1.0',

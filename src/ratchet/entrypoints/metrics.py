@@ -61,22 +61,7 @@ class Metrics:
         self.cost = gauge(
             "ratchet_cost_usd", "What a version's answers cost, since ever.", ("version",)
         )
-        self._attempts = gauge(
-            "ratchet_worker_attempts",
-            "Workers that were started, since ever.",
-            ("capacity", "state"),
-        )
-        self._worker_seconds = gauge(
-            "ratchet_worker_seconds", "What workers took, since ever.", ("capacity",)
-        )
-        self._worker_usd = gauge(
-            "ratchet_worker_cost_usd", "What workers cost, since ever.", ("capacity",)
-        )
-        self._worker_on_demand_usd = gauge(
-            "ratchet_worker_on_demand_usd",
-            "What the same hours would have cost on machines that stay.",
-            ("capacity",),
-        )
+        self.workers = _Workers(self.registry)
         self.gateways = gauge("ratchet_gateways", "Gateways that were heard of lately.")
         self._cache = counter(
             "ratchet_cache_total",
@@ -110,7 +95,33 @@ class Metrics:
             if record.completion_tokens > 1 and seconds > 0.001:
                 self._rate.labels(*arm).observe((record.completion_tokens - 1) / seconds)
 
-    def count_workers(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Workers:
+    """What workers took and cost, since ever."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        self._attempts = gauge(
+            "ratchet_worker_attempts",
+            "Workers that were started, since ever.",
+            ("capacity", "state"),
+        )
+        self._worker_seconds = gauge(
+            "ratchet_worker_seconds", "What workers took, since ever.", ("capacity",)
+        )
+        self._worker_usd = gauge(
+            "ratchet_worker_cost_usd", "What workers cost, since ever.", ("capacity",)
+        )
+        self._worker_on_demand_usd = gauge(
+            "ratchet_worker_on_demand_usd",
+            "What the same hours would have cost on machines that stay.",
+            ("capacity",),
+        )
+
+    def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """What the database knows of attempts, by capacity and state."""
         sums = (
             (self._worker_seconds, "seconds"),
@@ -123,9 +134,6 @@ class Metrics:
             mine = [row for row in rows if row["capacity"] == capacity]
             for metric, key in sums:
                 metric.labels(capacity).set(sum(row[key] for row in mine))
-
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
 
 
 def outcome(record: AccessRecord) -> str:

@@ -149,7 +149,7 @@ def _of_gateways(parts: Parts, metrics: Metrics) -> list[Timer]:
     async def sum_costs() -> None:
         for version, usd in (await parts.views.costs()).items():
             metrics.cost.labels(version).set(usd)
-        metrics.count_workers(await parts.views.workers(parts.runs.clock.now()))
+        metrics.workers.count(await parts.views.workers(parts.runs.clock.now()))
 
     async def mind() -> None:
         for budget, state in await mind_budgets(parts.ledger):
