@@ -138,6 +138,80 @@ def test_what_is_wrong_with_a_program_that_scores_is_said(
         run_suite(asked, url, "m", tmp_path / "kept.jsonl", lambda _: None)
 
 
+JUDGED = {"key": "$JUDGE_KEY", "model": "j"}
+SAYS = "Fine. Score: {}"
+
+
+@contextmanager
+def judge_that_says(*said: str | int) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    """Not a model, so that marks are known: each answer in its turn, a number as an error."""
+    turns, asked = list(said), []
+
+    class Handler(_Handler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append({**body, "key": self.headers["authorization"]})
+            turn = turns.pop(0) if len(turns) > 1 else turns[0]
+            is_error = isinstance(turn, int)
+            message = {"message": {"role": "assistant", "content": turn}}
+            answer = json.dumps({} if is_error else {"choices": [message]}).encode()
+            self.send_response(turn if isinstance(turn, int) else 200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield asked, f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_judge_gives_marks_and_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    monkeypatch.setattr("ratchet.train.judge.PAUSE_SECONDS", 0.01)
+    kept = tmp_path / "kept.jsonl"
+    with parrot() as (_, url), judge_that_says(503, SAYS.format(7)) as (asked, place):
+        wish = suite("judge", ("a", "b"), ("c", "d"), judge={**JUDGED, "url": place})
+        report = run_suite(wish, url, "m", kept, lambda _: None)
+        again = run_suite(wish, url, "m", kept, lambda _: None)
+
+    assert [item["score"] for item in report["items"]] == [0.7, 0.7]
+    assert again == report
+    assert len(asked) == 3, "two answers, and one that was asked again"
+    assert {each["key"] for each in asked} == {"Bearer secret"}
+    words = asked[-1]["messages"][0]["content"]
+    assert "Expected answer:\n" in words
+    assert "Answer to grade:\n" in words
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (401, "its judge at .* refused: 401"),
+        ("I like it", "its judge gave no `score: N` from 0 to 10: 'I like it'"),
+        (SAYS.format(70), "its judge gave no `score: N`"),
+        (500, "its judge at .* does not answer: 500"),
+    ],
+)
+def test_what_is_wrong_with_a_judge_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | int, fault: str
+) -> None:
+    monkeypatch.setattr("ratchet.train.judge.PAUSE_SECONDS", 0.01)
+    kept = tmp_path / "kept.jsonl"
+    with parrot() as (_, url), judge_that_says(said) as (_, place):
+        wish = suite("judge", ("a", "b"), judge={"url": place, "model": "j"})
+        with pytest.raises(Rejected, match=fault):
+            run_suite(wish, url, "m", kept, lambda _: None)
+        nameless = suite("judge", ("a", "b"), judge={**JUDGED, "url": place})
+        with pytest.raises(Rejected, match=r"judge\.key: \$JUDGE_KEY is not set"):
+            run_suite(nameless, url, "m", kept, lambda _: None)
+
+
 class Killed(Exception):
     pass
 

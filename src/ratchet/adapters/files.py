@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from ratchet.core.checks import CHECKS, JSON_SCHEMA, PYTHON
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, PYTHON
 from ratchet.core.data import BadRow, Row, Rows, read_rows
 from ratchet.core.errors import Rejected
 from ratchet.core.suite import HELD_OUT, SuiteFile
@@ -141,25 +141,21 @@ def _suite(folder: Path, path: str) -> SuiteFile:
         max_tokens=value["max_tokens"],
         schema=value.get("schema"),
         code=_code(file, value["code"]) if "code" in value else "",
+        judge=value.get("judge"),
     )
 
 
 def _check_suite(file: Path, value: Any) -> None:
     if not isinstance(value, dict):
         raise Rejected(f"{file}: expected the keys {', '.join(_SUITE_KEYS)}")
-    known = (*_SUITE_KEYS, "schema", "code")
+    known = (*_SUITE_KEYS, "schema", "code", "judge")
     problems = [f"{file}: unknown key {key}" for key in value if key not in known]
     problems += [f"{file}: {key} is missing" for key in _SUITE_KEYS if key not in value]
-    checks = (*CHECKS, JSON_SCHEMA, PYTHON)
+    checks = (*CHECKS, JSON_SCHEMA, PYTHON, JUDGE)
     check = value.get("check")
     if check not in checks and "check" in value:
         problems.append(f"{file}: check: found {check!r}, expected one of {', '.join(checks)}")
-    if (check == JSON_SCHEMA) != ("schema" in value):
-        problems.append(f"{file}: schema: expected with check: {JSON_SCHEMA}, and only there")
-    elif "schema" in value:
-        problems += [f"{file}: schema: {fault}" for fault in _schema_faults(value["schema"])]
-    if (check == PYTHON) != ("code" in value):
-        problems.append(f"{file}: code: expected with check: {PYTHON}, and only there")
+    problems += [f"{file}: {fault}" for fault in _extra_faults(check, value)]
     for key in ("suite", "items", "code"):
         if key in value and not (isinstance(value[key], str) and value[key].strip()):
             problems.append(f"{file}: {key}: found {value[key]!r}, expected text")
@@ -168,6 +164,22 @@ def _check_suite(file: Path, value: Any) -> None:
         problems.append(f"{file}: max_tokens: found {tokens!r}, expected a whole number above 0")
     if problems:
         raise Rejected("\n".join(problems))
+
+
+def _extra_faults(check: object, value: dict[str, Any]) -> list[str]:
+    """Of the keys that belong to one check only."""
+    extras: dict[str, tuple[str, Callable[[Any], list[str]]]] = {
+        JSON_SCHEMA: ("schema", _schema_faults),
+        PYTHON: ("code", lambda _: []),
+        JUDGE: ("judge", _judge_faults),
+    }
+    faults = []
+    for name, (key, faults_of) in extras.items():
+        if (check == name) != (key in value):
+            faults.append(f"{key}: expected with check: {name}, and only there")
+        elif key in value:
+            faults += [f"{key}: {fault}" for fault in faults_of(value[key])]
+    return faults
 
 
 def _code(suite: Path, name: str) -> str:
@@ -184,6 +196,26 @@ def _code(suite: Path, name: str) -> str:
     if not any(each.name == "score" for each in found):
         raise Rejected(f"{suite}: code: {file} has no function score(answer, expected, row)")
     return code
+
+
+_JUDGE_KEYS = ("url", "model", "key", "rubric")
+
+
+def _judge_faults(value: Any) -> list[str]:
+    if not isinstance(value, dict):
+        return [f"found {value!r}, expected url and model"]
+    faults = [f"unknown key {key}" for key in value if key not in _JUDGE_KEYS]
+    faults += [f"{key} is missing" for key in ("url", "model") if key not in value]
+    for key in _JUDGE_KEYS:
+        if key in value and not (isinstance(value[key], str) and value[key].strip()):
+            faults.append(f"{key}: found {value[key]!r}, expected text")
+    url, key = str(value.get("url", "http://")), str(value.get("key", "$"))
+    if not url.startswith(("http://", "https://")):
+        faults.append(f"url: found {url!r}, expected http:// or https://")
+    if not key.startswith("$"):
+        # Said without it: a secret that stands in a file need not stand in a log, too.
+        faults.append("key: expected $NAME of a variable, not the key itself")
+    return faults
 
 
 def _schema_faults(schema: Any) -> list[str]:

@@ -77,6 +77,8 @@ CHECKS: Mapping[str, Check] = {
 JSON_SCHEMA = "json_schema"
 # A program of the user's own, run by the worker.
 PYTHON = "python"
+# Another model, asked by the worker.
+JUDGE = "judge"
 
 
 def macro_f1(expected: Sequence[str], answers: Sequence[str]) -> float:

@@ -25,6 +25,8 @@ class SuiteFile:
     """JSON Schema that an answer must meet, for the check of that name."""
     code: str = ""
     """The program of the check `python`, whole: another program is another suite."""
+    judge: Mapping[str, str] | None = None
+    """Of the check `judge`: `url`, `model`, and if given `key` and `rubric`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Suite:
     max_tokens: int
     schema: Mapping[str, object] | None = None
     code: str = ""
+    judge: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, object]:
         return {"name": self.name, "digest": self.digest, **_content(self, self.rows.good)}
@@ -53,6 +56,7 @@ def suite_of(file: SuiteFile, rows: Rows) -> Suite:
         max_tokens=file.max_tokens,
         schema=file.schema,
         code=file.code,
+        judge=file.judge,
     )
 
 
@@ -66,4 +70,6 @@ def _content(how: SuiteFile | Suite, rows: Sequence[Row]) -> dict[str, object]:
         content["schema"] = dict(how.schema)
     if how.code:
         content["code"] = how.code
+    if how.judge is not None:
+        content["judge"] = dict(how.judge)
     return content

@@ -23,15 +23,18 @@ from typing import Any
 import httpx2 as httpx
 import jsonschema_rs
 
-from ratchet.core.checks import CHECKS, JSON_SCHEMA, PYTHON
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, PYTHON
 from ratchet.kit.digest import digest_json
 from ratchet.train.grading import Scorer, grader
+from ratchet.train.judge import judge
 
 # Few enough that an item's latency is its own, enough that two cores do not wait.
 ITEMS_AT_ONCE = 4
 START_SECONDS_MAX = 600.0
 ITEM_SECONDS_MAX = 120.0
 EXCERPT = 200
+# Of an item: its answer, latency, tokens and score.
+KEPT_VALUES = 4
 
 
 class EngineFailed(Exception):
@@ -123,8 +126,8 @@ def run_suite(
 ) -> dict[str, Any]:
     """One version's report on one suite, in the suite's order.
 
-    Answers are kept in a file as they come, so that a killed evaluation asks for the rest only.
-    `done` hears each count of items and may raise to stop.
+    Answers and scores are kept in a file as they come, so that a killed evaluation asks for the
+    rest only.  `done` hears each count of items and may raise to stop.
     """
     known, items = _kept(kept), []
     with (
@@ -135,16 +138,19 @@ def run_suite(
     ):
 
         def ask(row: dict[str, Any], key: str) -> list[Any]:
-            return known.get(key) or [*_ask(client, url, name, row, suite["max_tokens"])]
+            if key in known:
+                return known[key]
+            answer, latency_ms, tokens = _ask(client, url, name, row, suite["max_tokens"])
+            return [answer, latency_ms, tokens, score(answer, row)]
 
         file.write("\n")  # the last line may have been cut
         keys = [digest_json(row) for row in suite["rows"]]
         answers = pool.map(ask, suite["rows"], keys)
-        for number, (row, key, (answer, latency_ms, tokens)) in enumerate(
+        for number, (row, key, (answer, latency_ms, tokens, marks)) in enumerate(
             zip(suite["rows"], keys, answers, strict=True), 1
         ):
             if key not in known:
-                file.write(json.dumps([key, answer, latency_ms, tokens]) + "\n")
+                file.write(json.dumps([key, answer, latency_ms, tokens, marks]) + "\n")
                 file.flush()
             expected = row["messages"][-1]["content"]
             items.append(
@@ -153,7 +159,7 @@ def run_suite(
                     "prompt": row["messages"][-2]["content"][:EXCERPT],
                     "expected": expected[:EXCERPT],
                     "answer": answer[:EXCERPT],
-                    "score": score(answer, row),
+                    "score": marks,
                     "latency_ms": latency_ms,
                     "metadata": row.get("metadata", {}),
                     "tokens": tokens,
@@ -176,7 +182,8 @@ def _kept(file: Path) -> dict[str, list[Any]]:
             key, *answered = json.loads(line)
         except ValueError:
             continue
-        known[key] = answered
+        if len(answered) == KEPT_VALUES:
+            known[key] = answered
     return known
 
 
@@ -204,6 +211,9 @@ def _ask(
 def _scorer(suite: dict[str, Any], folder: Path) -> Iterator[Scorer]:
     if suite["check"] == PYTHON:
         with grader(suite["name"], suite["code"], folder) as score:
+            yield score
+    elif suite["check"] == JUDGE:
+        with judge(suite["name"], suite["judge"]) as score:
             yield score
     elif suite["check"] == JSON_SCHEMA:
         schema = jsonschema_rs.validator_for(suite["schema"])

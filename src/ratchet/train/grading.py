@@ -12,6 +12,7 @@ import runpy
 import select
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,9 +49,12 @@ def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
         text=True,
     )
 
+    one = threading.Lock()
+
     def score(answer: str, row: dict[str, Any]) -> float:
         expected = row["messages"][-1]["content"]
-        said = _ask(process, {"answer": answer, "expected": expected, "row": row})
+        with one:
+            said = _ask(process, {"answer": answer, "expected": expected, "row": row})
         if "score" in said:
             return float(said["score"])
         raise Rejected(
