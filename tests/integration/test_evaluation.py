@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from ratchet.core.errors import Rejected
-from ratchet.kit.processes import StopNotice
+from ratchet.kit.processes import StopNotice, peak_memory_bytes
 from ratchet.train.desk import Desk
 from ratchet.train.evaluate import answers_in, run_suite
 from ratchet.train.evaluation import ItemCount
@@ -115,10 +117,26 @@ def score(answer, expected, row):
 def test_a_program_of_the_users_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_TOKEN", "secret")
     asked = suite("python", ("a", "b"), ("a", "a"), ("a", "b"), code=GRADE)
+    asked["name"] = "../any/name"
     with parrot() as (_, url):
         report = run_suite(asked, url, "m", tmp_path / "kept.jsonl", lambda _: None)
 
     assert [item["score"] for item in report["items"]] == [0.25, 1.0, 0.0]
+
+
+def test_the_most_memory_of_a_process_and_its_child_is_known() -> None:
+    hold = "b = bytearray(80_000_000); import sys; print(1, flush=True); sys.stdin.read()"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        assert 80_000_000 < peak_memory_bytes(process.pid) < 400_000_000
+    finally:
+        process.communicate()
+    assert peak_memory_bytes(process.pid) == 0, "it is gone"
 
 
 @pytest.mark.parametrize(

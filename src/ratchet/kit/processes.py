@@ -6,8 +6,10 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 # Loaded at import: between fork and exec nothing may be loaded any more.
@@ -30,6 +32,16 @@ def follow(parent: int) -> None:
     if os.getppid() != parent:
         # It ended before the kernel was told.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
+    """SIGTERM, and SIGKILL when it has not ended after so long."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def peak_memory_bytes(pid: int) -> int:

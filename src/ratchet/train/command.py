@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from ratchet.core.errors import Rejected
 from ratchet.core.retention import ADAPTER_FILES
+from ratchet.kit.processes import end
 from ratchet.train.job import Job, Preempted, Trained
 
 LOOK_SECONDS = 0.2
@@ -85,13 +86,17 @@ def _unpack(job: Job, code: Mapping[str, bytes]) -> Path:
     return folder
 
 
+def their_environment() -> dict[str, str]:
+    """Ours, for a program of the user's: without the way to the control plane and its stores."""
+    ours = os.environ.items()  # noqa: TID251 - handed on, not read
+    return {name: value for name, value in ours if not name.startswith(HIDDEN)}
+
+
 @contextmanager
 def _program(
     job: Job, folder: Path, output: Path
 ) -> Iterator[tuple[subprocess.Popen[str], queue.Queue[str]]]:
     """The program while it runs, and what it prints.  It ends with the block at the latest."""
-    ours = os.environ.items()  # noqa: TID251 - handed on, not read
-    env = {name: value for name, value in ours if not name.startswith(HIDDEN)}
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "ratchet.train.leash", str(os.getpid()), "--"),
@@ -99,7 +104,7 @@ def _program(
         ],
         cwd=folder,
         env={
-            **env,
+            **their_environment(),
             "RATCHET_TRAIN_DATA": str(job.work / "train.jsonl"),
             "RATCHET_TRAIN_BASE": str(job.base),
             "RATCHET_TRAIN_START": str(job.start or ""),
@@ -125,12 +130,7 @@ def _program(
     finally:
         if process.poll() is None:
             # The leash sees that its program is no longer wanted, and takes the group with it.
-            process.terminate()
-            try:
-                process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

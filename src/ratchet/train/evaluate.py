@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import jsonschema_rs
 
 from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, PYTHON
 from ratchet.kit.digest import digest_json
+from ratchet.kit.processes import end
 from ratchet.train.grading import Scorer, grader
 from ratchet.train.judge import judge
 
@@ -90,12 +90,7 @@ def engine(arguments: EngineArguments, log: Path) -> Iterator[RunningEngine]:
             _wait_until_ready(process, port, log)
             yield RunningEngine(f"http://127.0.0.1:{port}/v1", process.pid)
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 def _free_port() -> int:

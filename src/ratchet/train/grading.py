@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.core.errors import Rejected
-from ratchet.train.command import HIDDEN
+from ratchet.kit.digest import digest_bytes
+from ratchet.kit.processes import end
+from ratchet.train.command import their_environment
 
 Scorer = Callable[[str, dict[str, Any]], float]
 """Of an answer and the row that it answers."""
@@ -35,9 +37,9 @@ def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
     A score raises `Rejected` when the program fails, ends, takes longer than a minute, or answers
     what is no number from 0 to 1.
     """
-    file = folder / f"check-{suite}.py"
-    file.write_text(code)
-    ours = os.environ.items()  # noqa: TID251 - handed on, not read
+    # By its content: a suite may be called by any text.
+    file = folder / f"check-{digest_bytes(code.encode())[:24]}.py"
+    file.write_text(code, encoding="utf-8")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "ratchet.train.leash", str(os.getpid()), "--"),
@@ -45,7 +47,7 @@ def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={name: value for name, value in ours if not name.startswith(HIDDEN)},
+        env=their_environment(),
         text=True,
     )
 
@@ -64,12 +66,7 @@ def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
     try:
         yield score
     finally:
-        process.terminate()
-        try:
-            process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             pipe.close()
