@@ -10,17 +10,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from ratchet.adapters.postgres.bell import PostgresBell
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.migrate import migrate
 from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.postgres.registry import PostgresRegistry
 from ratchet.adapters.postgres.releases import PostgresReleases
 from ratchet.adapters.postgres.runs import PostgresAttempts, PostgresProjects, PostgresRuns
 from ratchet.adapters.postgres.views import PostgresViews
 from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.artifact import RunId, VersionId
 from ratchet.core.errors import Conflict, NotFound, Rejected, Unavailable
+from ratchet.core.gates import SuiteReport
 from ratchet.core.place import Place
 from ratchet.core.rollout import Signal, decide
 from ratchet.core.run import AttemptState, RunState, StageName
@@ -320,5 +323,27 @@ def test_a_record_that_cannot_be_kept_does_not_hold_up_the_others(database_url: 
         )
 
         assert new == {"a", "b"}
+
+    with_database(database_url, scenario)
+
+
+def test_a_report_without_memory_gives_way_to_one_that_has_it_and_no_other(
+    database_url: str,
+) -> None:
+    async def scenario(database: Database) -> None:
+        registry = PostgresRegistry(database)
+        old = {"suite": "s", "digest": "d", "items": []}
+        async with database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO evaluations (weights, suite, report, created_at) "
+                "VALUES ('w', 'd', %s, now())",
+                (Jsonb(old),),
+            )
+        for memory_bytes in (7, 8):
+            await registry.put_evaluation("w", SuiteReport("s", "d", (), memory_bytes), NOW)
+
+        kept = await registry.evaluation("w", "d")
+        assert kept is not None
+        assert kept.memory_bytes == 7
 
     with_database(database_url, scenario)
