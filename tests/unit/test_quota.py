@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.core.errors import Rejected
 from ratchet.core.ledger import Budget, Period, Price, SubjectKind, Unit
-from ratchet.core.quota import Tokens, account, bound
+from ratchet.core.quota import Refusal, Tokens, account, bound
 
 
 def budget(unit: Unit, amount: str) -> Budget:
@@ -51,3 +51,10 @@ def test_without_a_price_dollars_cost_nothing() -> None:
     free = account("b", budget(Unit.USD, "1"), Decimal(0), [])
 
     assert (free.prompt_nano, free.completion_nano) == (0, 0)
+
+
+def test_who_is_refused_is_told_which_budget_and_what_to_do() -> None:
+    said = Refusal(account("b", budget(Unit.USD, "1"), Decimal(1), []).words).describe()
+
+    assert "more than is left of 1 usd a day for the project" in said
+    assert "max_tokens" in said

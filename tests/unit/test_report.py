@@ -16,7 +16,7 @@ from ratchet.core.rehearsal import Looked, Suppose, only_measured, rehearse
 from ratchet.core.report import Entry, amount, markdown, power
 from ratchet.core.rollout import Release, ReleaseId, Stage
 from ratchet.core.segments import Dimension
-from ratchet.core.shadow import Shadow
+from ratchet.core.shadow import Outcome, Pair, Shadow, shadowed
 from ratchet.core.spec import ReleasePlan
 from tests.units import USUAL, units
 
@@ -54,6 +54,22 @@ def test_a_page_of_notches_claims_no_proof() -> None:
 
     assert "proves nothing" in page
     assert "| latency_p95, of the answers above the baseline's p95 | – | – |" in page
+
+
+def test_a_page_tells_what_was_replayed_and_how_often_people_agreed_with_the_judge() -> None:
+    worse, better = Pair({"format": Outcome.WORSE}), Pair({"judge": Outcome.BETTER})
+    seen = shadowed([worse, worse, Pair(silence="timed out"), None])
+    people = shadowed([better, better, Pair({"judge": Outcome.WORSE})])
+
+    page = markdown(RELEASE, PLAN, first_evidence(PLAN, {}), "", [], (seen, people))
+    nobody = markdown(RELEASE, PLAN, first_evidence(PLAN, {}), "", [], (seen, shadowed([])))
+
+    assert "- 2 prompts compared, 1 had no answer, 1 left" in page
+    assert "| format | 2 | 0 | 0 |" in page
+    assert (
+        "- of 3 answers that people corrected, the judge preferred the correction 2 times" in page
+    )
+    assert "people corrected" not in nobody
 
 
 def test_numbers_are_shown_in_their_own_unit() -> None:

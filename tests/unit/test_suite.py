@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ratchet.core.data import read_rows
 from ratchet.core.suite import SuiteFile, suite_of
@@ -22,3 +23,21 @@ def test_a_suite_is_stored_whole() -> None:
     assert "schema" not in plain
     assert other["schema"] == {"type": "object"}
     assert plain["digest"] != other["digest"]
+
+
+def test_another_program_or_another_judge_is_another_suite() -> None:
+    def stored(**how: Any) -> dict[str, Any]:
+        file = SuiteFile(name="s", items="e.jsonl", check="python", max_tokens=4, **how)
+        return suite_of(file, ROWS).to_json()
+
+    asked = {"url": "http://j", "model": "j"}
+    all_of_them = [
+        stored(code="def check(): ..."),
+        stored(code="def check(): return 1.0"),
+        stored(judge=asked),
+        stored(judge={**asked, "rubric": "is it kind?"}),
+    ]
+
+    assert len({suite["digest"] for suite in all_of_them}) == 4
+    assert all_of_them[1]["code"] == "def check(): return 1.0"
+    assert all_of_them[2]["judge"] == asked
