@@ -7,6 +7,7 @@ setting.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,18 @@ def spot_of(env: Mapping[str, str]) -> Spot | None:
         began_at=datetime.fromisoformat(began),
         notice_seconds=float(env.get("RATCHET_SPOT_NOTICE_SECONDS", "30")),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wandb:
+    """Where versions are mirrored to at Weights & Biases.  The rest are its client's own variables
+    (`WANDB_API_KEY`, `WANDB_ENTITY`, `WANDB_MODE`)."""
+
+    project: str
+    folder: Path
+    """Where its client writes: `WANDB_DIR`."""
+    python: str
+    """Interpreter that has it: `RATCHET_WANDB_PYTHON`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +111,10 @@ class Settings:
     correctness: the evidence stays valid however often one looks."""
 
     mlflow_uri: str = ""
-    """Mirror of runs and versions: `MLFLOW_TRACKING_URI`.  Empty: no mirror."""
+    """Mirror of runs and versions: `MLFLOW_TRACKING_URI`.  Empty: no mirror there."""
+
+    wandb: Wandb | None = None
+    """The same at Weights & Biases: `WANDB_PROJECT`.  One of the two."""
 
     valkey_url: Secret | None = None
     """Valkey or Redis, for exact budgets: `RATCHET_VALKEY_URL`.  The embedded stack sets it."""
@@ -139,6 +155,7 @@ class Settings:
                 database_connections=int(env.get("RATCHET_DATABASE_CONNECTIONS", "8")),
                 judge_seconds=float(env.get("RATCHET_JUDGE_SECONDS", "0.25")),
                 mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
+                wandb=wandb_of(env),
                 valkey_url=Secret(valkey) if (valkey := env.get("RATCHET_VALKEY_URL")) else None,
                 mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
                 prometheus_url=env.get("RATCHET_PROMETHEUS_URL", ""),
@@ -149,6 +166,22 @@ class Settings:
             raise Rejected(f"environment variable {error.args[0]} is not set") from error
         except (OSError, ValueError) as error:
             raise Rejected(f"settings from the environment: {error}") from error
+
+
+def wandb_of(env: Mapping[str, str]) -> Wandb | None:
+    project = env.get("WANDB_PROJECT", "")
+    if not project:
+        return None
+    if env.get("MLFLOW_TRACKING_URI"):
+        raise Rejected(
+            "MLFLOW_TRACKING_URI and WANDB_PROJECT are both set, and versions are mirrored to one "
+            "tracker; unset one of them"
+        )
+    return Wandb(
+        project=project,
+        folder=Path(env.get("WANDB_DIR") or ".").absolute(),
+        python=env.get("RATCHET_WANDB_PYTHON") or sys.executable,
+    )
 
 
 def environment() -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.forge import CommitStatuses
 from ratchet.adapters.git import GitRepositories
 from ratchet.adapters.messenger import Messages
-from ratchet.adapters.mlflow import MlflowTracker, NoTracker
+from ratchet.adapters.mlflow import MlflowTracker
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.oidc import OidcTokens
 from ratchet.adapters.openai import OpenAi
@@ -43,6 +43,7 @@ from ratchet.adapters.tokens import Tokens
 from ratchet.adapters.traces import player_of
 from ratchet.adapters.valkey.client import Valkey
 from ratchet.adapters.valkey.quota import ValkeyQuota
+from ratchet.adapters.wandb.tracker import WandbTracker
 from ratchet.core.placement.market import Player
 from ratchet.durable.flow import Durable
 from ratchet.kit.clock import Clock, SystemClock
@@ -172,9 +173,13 @@ def _triggers(settings: Settings, database: Database, runs: RunParts) -> Trigger
         specs=SpecFiles(),
         forge=CommitStatuses(environment().get),
         runs=runs,
-        console_url=settings.console_url or f"http://{settings.http_host}:{settings.http_port}",
+        console_url=_console(settings),
         clock=runs.clock,
     )
+
+
+def _console(settings: Settings) -> str:
+    return settings.console_url or f"http://{settings.http_host}:{settings.http_port}"
 
 
 def _material(settings: Settings, database: Database, clock: Clock) -> MaterialParts:
@@ -203,7 +208,9 @@ def _tracking(
         runs=PostgresRuns(database),
         stages=PostgresStages(database),
         registry=PostgresRegistry(database),
-        tracker=_tracker(settings, objects),
+        objects=objects,
+        tracker=_tracker(settings),
+        console_url=_console(settings),
         clock=clock,
     )
 
@@ -230,10 +237,10 @@ def _pipeline(
     )
 
 
-def _tracker(settings: Settings, objects: ObjectStore) -> Tracker:
-    if not settings.mlflow_uri:
-        return NoTracker()
-    return MlflowTracker(settings.mlflow_uri, objects)
+def _tracker(settings: Settings) -> Tracker | None:
+    if (wandb := settings.wandb) is not None:
+        return WandbTracker(wandb.project, wandb.folder, wandb.python)
+    return MlflowTracker(settings.mlflow_uri) if settings.mlflow_uri else None
 
 
 def _quota(settings: Settings) -> ValkeyQuota | None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from ratchet.adapters.mlflow import ALIAS, MlflowTracker
-from ratchet.adapters.objects import ObstoreObjects
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import Unavailable
-from ratchet.core.run import RunState
-from ratchet.ports import Run
+from ratchet.ports import Tracked
 from tests.mlflow_server import mlflow_server
-from tests.stored import SPEC
 
 pytestmark = pytest.mark.deep
 
@@ -30,9 +26,10 @@ VERSION = Version(
     report={"metrics": {"s.accuracy": 0.8}},
     run_id=RunId("run_1"),
 )
-RUN = Run(
-    id=RunId("run_1"), state=RunState.RUNNING, spec=SPEC, source_dir=Path("/x"), trigger={},
-    because="",
+LOSSES = [(step, 1.0 / step) for step in range(1, 1200)]
+TRACKED = Tracked(
+    version=VERSION, params={"lora.rank": "16"}, metrics={"s.accuracy": 0.8}, losses=LOSSES,
+    adapter={"adapter_config.json": b"{}"}, url="http://console/runs/run_1",
 )  # fmt: skip
 
 
@@ -42,18 +39,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url
 
 
-def test_a_version_is_mirrored_once_with_its_run_metrics_artifacts_and_alias(
-    server: str, tmp_path: Path
-) -> None:
+def test_a_version_is_mirrored_once_with_its_run_metrics_artifacts_and_alias(server: str) -> None:
     from mlflow import MlflowClient
 
-    objects = ObstoreObjects(f"file://{tmp_path}")
-    asyncio.run(objects.put("adapters/a/adapter_config.json", b"{}"))
-    tracker = MlflowTracker(server, objects)
-    losses = [(step, 1.0 / step) for step in range(1, 1200)]
+    tracker = MlflowTracker(server)
 
-    first = asyncio.run(tracker.mirror(VERSION, RUN, losses))
-    again = asyncio.run(tracker.mirror(VERSION, RUN, losses))
+    first = asyncio.run(tracker.mirror(TRACKED))
+    again = asyncio.run(tracker.mirror(TRACKED))
 
     client = MlflowClient(server)
     run_id = first.rpartition("/")[2]
@@ -61,6 +53,7 @@ def test_a_version_is_mirrored_once_with_its_run_metrics_artifacts_and_alias(
     run = client.get_run(run_id)
     assert run.data.metrics["s.accuracy"] == 0.8
     assert run.data.params["lora.rank"] == "16"
+    assert run.data.tags["ratchet.url"] == TRACKED.url
     assert len(client.get_metric_history(run_id, "loss")) == 1199
     assert [f.path for f in client.list_artifacts(run_id, "adapter")] == [
         "adapter/adapter_config.json"
@@ -70,10 +63,10 @@ def test_a_version_is_mirrored_once_with_its_run_metrics_artifacts_and_alias(
 
 
 def test_a_tracker_that_is_away_is_unavailable_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tracker = MlflowTracker("http://127.0.0.1:1", ObstoreObjects(f"file://{tmp_path}"))
+    tracker = MlflowTracker("http://127.0.0.1:1")
 
     with pytest.raises(Unavailable, match="MLflow"):
-        asyncio.run(tracker.mirror(VERSION, RUN, []))
+        asyncio.run(tracker.mirror(TRACKED))

@@ -8,79 +8,60 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ratchet.core.artifact import Version
-from ratchet.core.errors import NotFound, Unavailable
-from ratchet.ports import ObjectStore, Run
+from ratchet.core.errors import Unavailable
+from ratchet.ports import Tracked
 
 METRICS_PER_CALL = 500  # MLflow's own bound is 1,000
 ALIAS = "candidate"
 
 
-class NoTracker:
-    """Where no tracker is configured: says so and does nothing."""
-
-    async def mirror(self, version: Version, run: Run, losses: Sequence[tuple[int, float]]) -> str:
-        return ""
-
-
 class MlflowTracker:
     """Mirrors to one MLflow server, by version: a run with the version's tag is not made twice."""
 
-    def __init__(self, uri: str, objects: ObjectStore) -> None:
+    def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._objects = objects
 
-    async def mirror(self, version: Version, run: Run, losses: Sequence[tuple[int, float]]) -> str:
-        adapter = {}
-        if version.adapter_uri is not None:
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                try:
-                    adapter[name] = await self._objects.get(f"{version.adapter_uri}/{name}")
-                except NotFound:
-                    continue
-        return await asyncio.to_thread(self._mirror, version, run, losses, adapter)
+    async def mirror(self, tracked: Tracked) -> str:
+        return await asyncio.to_thread(self._mirror, tracked)
 
-    def _mirror(
-        self,
-        version: Version,
-        run: Run,
-        losses: Sequence[tuple[int, float]],
-        adapter: dict[str, bytes],
-    ) -> str:
+    def _mirror(self, tracked: Tracked) -> str:
         # The client takes a second to import; only who mirrors pays for it.
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         client = MlflowClient(self._uri)
         try:
-            return _Mirror(client, version, run).write(losses, adapter)
+            experiment, run_id = _Mirror(client, tracked).write()
         except (MlflowException, OSError) as error:
             raise Unavailable(f"MLflow at {self._uri}: {error}") from error
+        return f"{self._uri}/#/experiments/{experiment}/runs/{run_id}"
 
 
 class _Mirror:
     """One version on its way into MLflow."""
 
-    def __init__(self, client: Any, version: Version, run: Run) -> None:
-        self._client, self._version, self._run = client, version, run
+    def __init__(self, client: Any, tracked: Tracked) -> None:
+        self._client, self._tracked, self._version = client, tracked, tracked.version
 
-    def write(self, losses: Sequence[tuple[int, float]], adapter: dict[str, bytes]) -> str:
+    def write(self) -> tuple[str, str]:
         experiment = self._experiment()
         run_id = self._find(experiment)
         if run_id is None:
-            tags = {"ratchet.version": self._version.id, "ratchet.run": self._run.id}
+            tags = {
+                "ratchet.version": self._version.id,
+                "ratchet.run": self._version.run_id or "",
+                "ratchet.url": self._tracked.url,
+            }
             created = self._client.create_run(experiment, tags=tags, run_name=self._version.id)
             run_id = created.info.run_id
-            self._log(run_id, losses)
-            self._upload(run_id, adapter)
+            self._log(run_id)
+            self._upload(run_id)
             self._client.set_terminated(run_id)
         self._register(run_id)
-        return f"{experiment}/{run_id}"
+        return experiment, run_id
 
     def _experiment(self) -> str:
         name = f"ratchet/{self._version.project}"
@@ -93,25 +74,19 @@ class _Mirror:
         runs = self._client.search_runs([experiment], wanted, max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
-    def _log(self, run_id: str, losses: Sequence[tuple[int, float]]) -> None:
+    def _log(self, run_id: str) -> None:
         from mlflow.entities import Metric, Param
 
-        recipe = asdict(self._run.spec.train)
-        lora = recipe.pop("lora")
-        recipe |= {f"lora.{key}": value for key, value in lora.items()}
-        recipe |= {"base": self._version.base, "dataset": self._version.dataset_id}
-        params = [Param(key, str(value)) for key, value in recipe.items()]
-        points = [Metric("loss", loss, 0, step) for step, loss in losses]
-        metrics = self._version.report.get("metrics", {})
-        assert isinstance(metrics, dict)
-        points += [Metric(key, float(value), 0, 0) for key, value in metrics.items()]
+        params = [Param(key, value) for key, value in self._tracked.params.items()]
+        points = [Metric("loss", loss, 0, step) for step, loss in self._tracked.losses]
+        points += [Metric(key, value, 0, 0) for key, value in self._tracked.metrics.items()]
         self._client.log_batch(run_id, params=params)
         for start in range(0, len(points), METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
 
-    def _upload(self, run_id: str, adapter: dict[str, bytes]) -> None:
+    def _upload(self, run_id: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in adapter.items():
+            for name, content in self._tracked.adapter.items():
                 path = Path(folder) / name
                 path.write_bytes(content)
                 self._client.log_artifact(run_id, str(path), "adapter")

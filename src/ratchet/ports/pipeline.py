@@ -368,11 +368,26 @@ class EvidenceSource(Protocol):
         """Infinite when there was never one.  By our clock, as all that is compared with it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked:
+    """A version with its run, as a tracker shows it."""
+
+    version: Version
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    losses: Sequence[tuple[int, float]]
+    """By step."""
+    adapter: Mapping[str, bytes]
+    """Files by name."""
+    url: str
+    """Of its run in our console."""
+
+
 class Tracker(Protocol):
     """A mirror of runs and versions in the team's tracker."""
 
-    async def mirror(self, version: Version, run: Run, losses: Sequence[tuple[int, float]]) -> str:
-        """Link to the mirrored run, empty when no tracker is configured.  By version."""
+    async def mirror(self, tracked: Tracked) -> str:
+        """Where it is shown there.  By version.  Raises `Unavailable`."""
 
 
 class Audit(Protocol):

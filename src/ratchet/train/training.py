@@ -7,7 +7,9 @@ import contextlib
 import fcntl
 import gzip
 import json
+import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -84,7 +86,22 @@ def train_stage(
         "losses": trained.losses,
         "seconds": trained.seconds,
         "tokens": trained.tokens,
+        "machine": machine_taken(),
     }
+
+
+def machine_taken() -> dict[str, float]:
+    """What this attempt took of its machine, with the programs that it ran."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    below = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = {
+        "peak_memory_mb": (own.ru_maxrss + below.ru_maxrss) / 1024,
+        "cpu_seconds": own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime,
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        taken["gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return taken
 
 
 def clear(work: Path) -> None:

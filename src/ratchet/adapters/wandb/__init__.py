@@ -1,0 +1,1 @@
+"""Weights & Biases: `tracker.py` here, `program.py` where its client is installed."""

@@ -1,0 +1,67 @@
+"""A mirror of runs and versions in Weights & Biases, through its own client.
+
+The client starts threads and a service and installs handlers of its own, so it runs in a process of
+its own, in whichever environment has it.  Where and as whom is said by its own variables
+(`WANDB_API_KEY`, `WANDB_BASE_URL`, `WANDB_ENTITY`); with `WANDB_MODE=offline` it writes folders for
+`wandb sync`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ratchet.core.errors import Unavailable
+from ratchet.ports import Tracked
+
+PROGRAM = Path(__file__).with_name("program.py")
+# Its own patience with a server that does not answer is 90 s.
+SECONDS_MAX = 300.0
+
+
+class WandbTracker:
+    """Mirrors to one W&B project, by version: its id there is the version's."""
+
+    def __init__(self, project: str, folder: Path, python: str) -> None:
+        self._project, self._folder, self._python = project, folder, python
+
+    async def mirror(self, tracked: Tracked) -> str:
+        return await asyncio.to_thread(self._mirror, tracked)
+
+    def _mirror(self, tracked: Tracked) -> str:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(tracked, Path(folder))
+            try:
+                done = subprocess.run(
+                    [self._python, str(PROGRAM), folder],
+                    capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
+                    stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise Unavailable(f"W&B: {error}") from error
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise Unavailable(f"W&B, by {self._python}: {said[-1]}")
+        return done.stdout.strip().splitlines()[-1]
+
+    def _write(self, tracked: Tracked, folder: Path) -> None:
+        version = tracked.version
+        told = {
+            "project": self._project,
+            "name": version.project,
+            "version": version.id,
+            "params": dict(tracked.params),
+            "metrics": dict(tracked.metrics),
+            "losses": list(tracked.losses),
+            "url": tracked.url,
+            "dir": str(self._folder),
+        }
+        (folder / "tracked.json").write_text(json.dumps(told))
+        (folder / "adapter").mkdir()
+        for name, content in tracked.adapter.items():
+            (folder / "adapter" / name).write_bytes(content)
+        (folder / "adapter" / "report.json").write_text(json.dumps(version.report, indent=2))
