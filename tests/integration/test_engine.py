@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,13 @@ from torch.nn.functional import linear
 from ratchet.engine.api import Api, Fault
 from ratchet.engine.batch import Batcher, Job, Sampling
 from ratchet.engine.llama import laid_out
-from ratchet.engine.packed import ATTENTION, PackedModel, Piece, UnsupportedModel
+from ratchet.engine.packed import (
+    ATTENTION,
+    PackedModel,
+    Piece,
+    UnsupportedModel,
+    untouched_zeros,
+)
 from ratchet.engine.weights import load_merged, quiet, stop_tokens
 from tests import tiny
 
@@ -115,6 +122,21 @@ def test_what_is_in_memory_before_it_is_written_spoils_no_answer(folder: Path) -
     for model in stores:
         assert torch.isfinite(model.keys).all()
         assert torch.isfinite(model.values).all()
+
+
+def test_pages_that_are_not_written_cost_no_memory() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident_bytes()
+    stores = untouched_zeros((4, 8, 1024, 1024), torch.float32)
+    lain = resident_bytes() - before
+    stores[1].fill_(1.0)
+    written = resident_bytes() - before
+
+    assert not stores[0, 0, 0].any()
+    assert lain < 2**20
+    assert written > 8 * 2**22 * 0.9
 
 
 def test_a_prompt_longer_than_a_step_is_taken_in_pieces(folder: Path, reference: Any) -> None:
