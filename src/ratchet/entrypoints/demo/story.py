@@ -29,9 +29,11 @@ from ratchet.kit.clock import monotonic_seconds
 from ratchet.kit.logs import configure
 
 # A training takes what two cores can give, so users come slowly; while a release is judged nothing
-# trains, and a rush of users makes the evidence come in seconds instead of minutes.
-USERS_PER_SECOND = 2.0
-RUSH_PER_SECOND = 8.0
+# trains, and a rush of users makes the evidence come in seconds instead of minutes.  Of what the
+# machine can answer one after another, and at most so many: one that is run over shows its queue
+# instead of its model.
+USERS_SHARE, USERS_PER_SECOND_MAX = 0.15, 2.0
+RUSH_SHARE, RUSH_PER_SECOND_MAX = 0.8, 8.0
 # What the demo's users come in with: answers only, for a day.
 KEY = {"scopes": ["answers"], "models": ["triage"], "lives_seconds": 86_400.0, "who": "demo"}
 LIVE_STAGES = ("starting", "shadow", "canary", "paused", "held")
@@ -82,12 +84,13 @@ async def tell(state_dir: Path | None, env: Mapping[str, str], *, stay: bool) ->
             key["key"],
             "triage",
             read_rows(checkout / "examples" / "triage" / "data" / "live.jsonl"),
-            USERS_PER_SECOND,
         )
-        playing = asyncio.gather(users.play(), _pace(users, client))
+        pace = pace_of(await users.seconds_an_answer())
+        users.rate = pace.usual
+        playing = asyncio.gather(users.play(), _steer(users, pace, client))
         console.print(
-            f"  users    through the gateway with a key of their own: {USERS_PER_SECOND:g} a "
-            f"second, {RUSH_PER_SECOND:g} while a release is judged"
+            f"  users    through the gateway with a key of their own: {pace.usual:.2g} a "
+            f"second, {pace.rush:.2g} while a release is judged"
         )
         try:
             for act in ACTS:
@@ -106,13 +109,29 @@ async def tell(state_dir: Path | None, env: Mapping[str, str], *, stay: bool) ->
             await asyncio.Event().wait()
 
 
-async def _pace(users: Users, client: Client) -> None:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Users a second: usually, and while a release is judged."""
+
+    usual: float
+    rush: float
+
+
+def pace_of(answer_seconds: float) -> Pace:
+    """What a machine can bear that takes so long for an answer."""
+    return Pace(
+        usual=min(USERS_PER_SECOND_MAX, USERS_SHARE / answer_seconds),
+        rush=min(RUSH_PER_SECOND_MAX, RUSH_SHARE / answer_seconds),
+    )
+
+
+async def _steer(users: Users, pace: Pace, client: Client) -> None:
     """Let users come faster while a release is judged, until cancelled."""
     while True:
         with contextlib.suppress(RatchetError):
             releases = await asyncio.to_thread(client.get, "/releases", limit=1)
             live = bool(releases) and releases[0]["stage"] in LIVE_STAGES
-            users.rate = RUSH_PER_SECOND if live else USERS_PER_SECOND
+            users.rate = pace.rush if live else pace.usual
         await asyncio.sleep(1.0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,11 @@ from typing import Any
 
 import openai
 
+from ratchet.kit.clock import monotonic_seconds
+
 AT_ONCE_MAX = 64
 ANSWER_SECONDS_MAX = 30.0
+PROBES = 7
 VERSION_HEADER = "x-ratchet-version"
 
 
@@ -38,7 +42,7 @@ class Users:
     """
 
     def __init__(
-        self, url: str, key: str, model: str, rows: Sequence[dict[str, Any]], rate: float
+        self, url: str, key: str, model: str, rows: Sequence[dict[str, Any]], rate: float = 1.0
     ) -> None:
         self._client = openai.AsyncOpenAI(
             base_url=f"{url}/v1",
@@ -51,6 +55,16 @@ class Users:
         self._chance = random.Random(0)
         self._room = asyncio.Semaphore(AT_ONCE_MAX)
         self.tally = Tally()
+
+    async def seconds_an_answer(self) -> float:
+        """Median of a few, one after another."""
+        seconds = []
+        for row in self._rows[:PROBES]:
+            began = monotonic_seconds()
+            await self._room.acquire()
+            await self._ask(row)
+            seconds.append(monotonic_seconds() - began)
+        return statistics.median(seconds)
 
     async def play(self) -> None:
         """Until cancelled."""
