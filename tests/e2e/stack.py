@@ -39,6 +39,8 @@ release: {{notches: [10, 50, 100], units_per_notch: 5, blind_hold: 20s,
           guards: {{latency_p95: {{margin: 100%}}}}{drill}}}
 """
 SUITE = "suite: held-out\nitems: held-out.jsonl\ncheck: exact\nmax_tokens: 4\n"
+# Of the rate, while nothing is released.
+QUIET_SHARE = 0.2
 DRILL = ", drill: {error_rate: 60%, delay: 300ms}"
 
 
@@ -219,12 +221,18 @@ def ask(gateway: str, text: str = "the ball is red", **more: Any) -> httpx.Respo
 
 
 class Traffic:
-    """Users in a thread; counts answers and failures by version."""
+    """Users in a thread; counts answers and failures by version.
 
-    def __init__(self, gateway: str, rate: float = 15.0) -> None:
-        self._gateway, self._rate = gateway, rate
+    With a client of the control plane they come in a rush only while a release is judged: what
+    trains or is asked a suite has the cores.
+    """
+
+    def __init__(self, gateway: str, rate: float = 15.0, steered_by: Client | None = None) -> None:
+        self._gateway, self._rate, self._control = gateway, rate, steered_by
+        self._is_rush = steered_by is None
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._play, args=(i,)) for i in range(3)]
+        self._threads += [threading.Thread(target=self._steer)] if steered_by else []
         self.answered: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.broken = 0
@@ -239,9 +247,20 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
+    def _steer(self) -> None:
+        assert self._control is not None
+        while not self._stop.wait(0.5):
+            try:
+                newest = self._control.get("/releases", limit=1)
+            except (RatchetError, httpx.HTTPError):
+                continue  # it is being killed; users go on as they were
+            self._is_rush = bool(newest) and newest[0]["stage"] in ("starting", "canary")
+
     def _play(self, seed: int) -> None:
         chance = random.Random(seed)
-        while not self._stop.wait(chance.expovariate(self._rate / 3)):
+        while not self._stop.wait(
+            chance.expovariate(self._rate / 3 * (1.0 if self._is_rush else QUIET_SHARE))
+        ):
             colour = chance.choice(tiny.COLOURS)
             try:
                 answer = ask(self._gateway, tiny.question(chance, colour))

@@ -80,7 +80,7 @@ def test_changing_calls_want_the_token(stack: Stack) -> None:
 
 def test_a_better_model_is_promoted_and_a_spoiled_one_gated(stack: Stack) -> None:
     before = ask(stack.gateway).headers["x-ratchet-version"]
-    with Traffic(stack.gateway) as users:
+    with Traffic(stack.gateway, steered_by=stack.client()) as users:
         good = stack.start_run("good", "k-good")
         spoiled = stack.start_run("spoiled", "k-spoiled")
         assert stack.client().get(f"/runs/{spoiled}")["state"] == "queued"
@@ -99,7 +99,7 @@ def test_a_better_model_is_promoted_and_a_spoiled_one_gated(stack: Stack) -> Non
 
 def test_a_bad_canary_is_rolled_back(stack: Stack) -> None:
     before = ask(stack.gateway).headers["x-ratchet-version"]
-    with Traffic(stack.gateway) as users:
+    with Traffic(stack.gateway, steered_by=stack.client()) as users:
         rolled_back = stack.end_of(stack.start_run("drill"))
 
     assert rolled_back["state"] == "rolled_back", rolled_back["because"]
@@ -241,7 +241,7 @@ def test_a_killed_worker_is_replaced_and_a_cancelled_run_stops(stack: Stack) -> 
 
 def test_a_killed_server_goes_on_and_users_notice_nothing(stack: Stack) -> None:
     stack.spec("again", train="more.jsonl", epochs=4)
-    with Traffic(stack.gateway) as users:
+    with Traffic(stack.gateway, steered_by=stack.client()) as users:
         run_id = stack.start_run("again")
         stack.until(
             lambda: stack.client().get(f"/runs/{run_id}")["stages"][2]["state"] == "running",
