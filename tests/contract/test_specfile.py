@@ -180,6 +180,10 @@ def test_base_models_come_from_three_places() -> None:
             "train.batch_size: found 1, expected at least 2",
         ),
         (
+            ("evaluate:", "train: {command: sh, load_in_4bit: true}\nevaluate:"),
+            "train.load_in_4bit: a program loads its base itself",
+        ),
+        (
             ("evaluate:", "train: {command: sh, files: [../x]}\nevaluate:"),
             "train.files: ../x is not below the spec's folder",
         ),

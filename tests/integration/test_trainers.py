@@ -164,6 +164,15 @@ def test_a_training_that_diverges_says_what_to_do(
         sft.train(job(base, rows, tmp_path, learning_rate=1e30))
 
 
+def test_four_bits_without_their_library_say_what_to_install(
+    base: Path, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratchet.train.lora.is_bitsandbytes_available", lambda: False)
+
+    with pytest.raises(Rejected, match=r"no bitsandbytes.*ratchet\[qlora\]"):
+        sft.train(job(base, rows, tmp_path, load_in_4bit=True))
+
+
 def run_example(base: Path, rows: list[dict[str, Any]], work: Path, **more: Any) -> Trained:
     code = {"plain.py": EXAMPLE.read_bytes()}
     return command.train(job(base, rows, work, command=[sys.executable, "plain.py"], **more), code)

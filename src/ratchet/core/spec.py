@@ -114,6 +114,8 @@ class Train:
     seed: int = 0
     beta: float = 0.1
     """Of dpo and kto: how dear it is to leave what the model was."""
+    load_in_4bit: bool = False
+    """The frozen base in four bits while training (QLoRA, Dettmers et al. 2023)."""
     checkpoint_every_steps: int = 0
     """0: by the time that a save and a step take."""
     command: tuple[str, ...] = ()
@@ -129,6 +131,8 @@ class Train:
         for name in self.files:
             if name.startswith("/") or ".." in name.split("/"):
                 raise Rejected(f"train.files: {name} is not below the spec's folder")
+        if self.load_in_4bit and self.command:
+            raise Rejected("train.load_in_4bit: a program loads its base itself; leave it out")
         if self.method == "kto" and self.batch_size < 2:
             raise Rejected(
                 "train.batch_size: found 1, expected at least 2: kto compares the rows of a batch"

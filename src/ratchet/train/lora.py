@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, TrainerCallback
+from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+from transformers.utils import is_bitsandbytes_available
 
 from ratchet.core.checkpoints import SAVE_SECONDS_GUESSED, interval_seconds
 from ratchet.core.errors import Rejected
@@ -27,8 +28,12 @@ WARMUP_SHARE = 0.06
 def model_of(job: Job) -> dict[str, Any]:
     """What TRL's trainers are to train: a model, and the adapter to put over it if it is new."""
     torch.manual_seed(job.recipe["seed"])
-    model = AutoModelForCausalLM.from_pretrained(job.base, dtype=compute_dtype())
+    model = AutoModelForCausalLM.from_pretrained(
+        job.base, dtype=compute_dtype(), quantization_config=_quantization(job)
+    )
     if job.start is not None:
+        if job.recipe.get("load_in_4bit"):
+            model = prepare_model_for_kbit_training(model)
         return {"model": PeftModel.from_pretrained(model, job.start, is_trainable=True)}
     lora = job.recipe["lora"]
     adapter = LoraConfig(
@@ -38,6 +43,23 @@ def model_of(job: Job) -> dict[str, Any]:
         task_type="CAUSAL_LM",
     )
     return {"model": model, "peft_config": adapter}
+
+
+def _quantization(job: Job) -> BitsAndBytesConfig | None:
+    """Four bits as QLoRA has them: normal floats, their scales quantized again."""
+    if not job.recipe.get("load_in_4bit"):
+        return None
+    if not is_bitsandbytes_available():
+        raise Rejected(
+            "train.load_in_4bit: the worker has no bitsandbytes: install it there "
+            "(pip install 'ratchet[qlora]'), or leave the base as it is"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(),
+    )
 
 
 def steps_of(job: Job) -> int:

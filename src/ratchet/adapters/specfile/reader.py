@@ -159,6 +159,7 @@ def _train(values: Mapping[str, Any]) -> Train:
         max_length_tokens="max_length",
         seed="seed",
         beta="beta",
+        load_in_4bit="load_in_4bit",
         checkpoint_every_steps="checkpoint_every_steps",
         command="command",
         files="files",

@@ -101,6 +101,12 @@ TRAINING: Mapping[str, Field] = {
     ),
     "train.lora.rank": Field(read_whole(1, 512), {"type": "integer"}, "LoRA rank. Default 16."),
     "train.lora.alpha": Field(read_whole(1, 1024), {"type": "integer"}, "LoRA scale. Default 32."),
+    "train.load_in_4bit": Field(
+        read_flag,
+        {"type": "boolean"},
+        "Keep the frozen base in four bits while training (QLoRA): a quarter of its memory, slower "
+        "steps. The worker needs bitsandbytes. Default false.",
+    ),
     "train.epochs": Field(
         number(0.01, 100), {"type": "number"}, "Passes over the data. Default 1."
     ),
