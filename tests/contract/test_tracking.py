@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.adapters.mlflow import shown_at
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.postgres.pool import Database
 from ratchet.adapters.postgres.registry import PostgresRegistry
@@ -33,6 +34,14 @@ class Tracker:
             raise Unavailable("connection refused")
         self.told.append(tracked)
         return "http://tracker/1"
+
+
+def test_a_link_into_mlflow_tells_no_password() -> None:
+    at = "#/experiments/7/runs/r"
+
+    assert shown_at("http://ml:5000/", "7", "r") == f"http://ml:5000/{at}"
+    assert shown_at("https://u:secret@ml/x", "7", "r") == f"https://ml/x/{at}"
+    assert shown_at("databricks", "7", "r") == at
 
 
 def test_versions_are_mirrored_to_one_tracker() -> None:
@@ -62,12 +71,12 @@ def test_what_was_missed_is_told_once(database_url: str, tmp_path: Path) -> None
             tracker=tracker, console_url="http://console", clock=ManualClock(NOW),
         )  # fmt: skip
 
-        assert await catch_up(parts) == 0
+        assert await catch_up(parts) == (0, "connection refused")
         [waiting] = await registry.not_mirrored(9)
         await objects.put(f"{waiting.adapter_uri}/adapter_config.json", b"{}")
         tracker.away = False
-        assert await catch_up(parts) == 1
-        assert await catch_up(parts) == 0
+        assert await catch_up(parts) == (1, "")
+        assert await catch_up(parts) == (0, "")
         [told] = tracker.told
         assert (told.version, told.losses) == (waiting, [(1, 0.5)])
         assert told.params["lora.rank"] == "16"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,8 @@ def test_what_its_client_refuses_is_unavailable_with_its_words(tracker: WandbTra
 
     with pytest.raises(Unavailable, match=r"W&B.*Artifact name"):
         asyncio.run(tracker.mirror(nameless))
+    with pytest.raises(Unavailable, match="has no wandb: install it there"):
+        asyncio.run(WandbTracker("p", Path("/tmp"), sys.executable).mirror(TRACKED))
     with pytest.raises(Unavailable, match="No such file"):
         asyncio.run(WandbTracker("p", Path("/tmp"), "/nowhere/python").mirror(TRACKED))
 

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from ratchet.train.desk import Superseded
 from ratchet.train.job import Job, Report, Trained, adapter_digest
 from ratchet.train.sft import train
 from ratchet.train.store import Store, is_disk_full
+from ratchet.train.training import machine_taken
 from tests import killable, tiny
 
 RECIPE: dict[str, Any] = {
@@ -180,6 +183,16 @@ def test_the_same_adapter_has_the_same_name_wherever_it_was_made(tmp_path: Path)
         digests.append(adapter_digest(folder, "package:x"))
 
     assert digests[0] == digests[1]
+
+
+def test_what_a_training_took_of_its_machine_is_counted_with_its_programs() -> None:
+    before = machine_taken()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+
+    after = machine_taken()
+
+    assert after["cpu_seconds"] > before["cpu_seconds"]
+    assert 10 < before["peak_memory_mb"] <= after["peak_memory_mb"]
 
 
 def test_a_full_disk_is_told_apart_from_a_bug(tmp_path: Path) -> None:

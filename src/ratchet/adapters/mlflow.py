@@ -10,6 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ratchet.core.errors import Unavailable
 from ratchet.ports import Tracked
@@ -37,7 +38,17 @@ class MlflowTracker:
             experiment, run_id = _Mirror(client, tracked).write()
         except (MlflowException, OSError) as error:
             raise Unavailable(f"MLflow at {self._uri}: {error}") from error
-        return f"{self._uri}/#/experiments/{experiment}/runs/{run_id}"
+        return shown_at(self._uri, experiment, run_id)
+
+
+def shown_at(uri: str, experiment: str, run_id: str) -> str:
+    """Where MLflow's own pages show a run: links are read by people, so without a password."""
+    path = f"#/experiments/{experiment}/runs/{run_id}"
+    parts = urlsplit(uri)
+    if parts.hostname is None:
+        return path
+    where = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return f"{where.rstrip('/')}/{path}"
 
 
 class _Mirror:

@@ -93,10 +93,6 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         while await replay_prompts(parts.shadow):
             continue
 
-    async def tell_tracker() -> None:
-        if count := await catch_up(parts.tracking):
-            log.info("tracker_caught_up", versions=count)
-
     async def take_away() -> None:
         if await prunes_by_itself(parts.artifacts):
             found = await prune(parts.artifacts, "ratchet")
@@ -117,10 +113,18 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         _every(SHADOW_SECONDS, "shadow", replay),
         _every(SCRAPE_SECONDS, "scrapes", count),
         _every(NOTICE_SECONDS, "notices", tell),
-        _every(CATCH_UP_SECONDS, "catch_up", tell_tracker),
+        _every(CATCH_UP_SECONDS, "catch_up", lambda: _tell_tracker(parts)),
         _every(METER_SECONDS, "meter", lambda: meter_workers(parts.runs, parts.durable)),
         _every(BURY_SECONDS, "bury", lambda: bury_silent_workers(parts.runs, parts.durable)),
     ]
+
+
+async def _tell_tracker(parts: Parts) -> None:
+    count, problem = await catch_up(parts.tracking)
+    if count:
+        log.info("tracker_caught_up", versions=count)
+    if problem:
+        log.warning("tracker_away", because=problem)
 
 
 def _of_triggers(parts: Parts) -> list[Timer]:

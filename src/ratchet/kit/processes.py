@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+# Our own way to the control plane and its stores is nobody else's business.
+HIDDEN = ("RATCHET_", "DATABASE_URL")
 # Loaded at import: between fork and exec nothing may be loaded any more.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -42,6 +44,12 @@ def end(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def their_environment() -> dict[str, str]:
+    """Ours, for somebody else's program: without the way to the control plane and its stores."""
+    ours = os.environ.items()  # noqa: TID251 - handed on, not read
+    return {name: value for name, value in ours if not name.startswith(HIDDEN)}
 
 
 def peak_memory_bytes(pid: int) -> int:

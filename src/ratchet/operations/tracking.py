@@ -83,15 +83,15 @@ async def _adapter(version: Version, objects: ObjectStore) -> dict[str, bytes]:
     return found
 
 
-async def catch_up(parts: TrackingParts) -> int:
-    """Copy what the tracker missed, the oldest first; answers how many."""
+async def catch_up(parts: TrackingParts) -> tuple[int, str]:
+    """Copy what the tracker missed, the oldest first; answers how many, and why not the rest."""
     count = 0
     for version in await parts.registry.not_mirrored(CAUGHT_UP_AT_ONCE):
         if version.run_id is None:
             continue
         try:
             await mirror(version, version.run_id, parts)
-        except Unavailable:
-            break
+        except Unavailable as error:
+            return count, str(error)
         count += 1
-    return count
+    return count, ""

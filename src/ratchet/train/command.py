@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from ratchet.core.errors import Rejected
 from ratchet.core.retention import ADAPTER_FILES
-from ratchet.kit.processes import end
+from ratchet.kit.processes import end, their_environment
 from ratchet.train.job import Job, Preempted, Trained
 
 LOOK_SECONDS = 0.2
@@ -36,8 +36,6 @@ SAID_LINES = 5
 # What sysexits.h calls EX_TEMPFAIL: not the input's fault, try again.
 TRY_AGAIN = 75
 SIGNALLED = 128
-# The worker's own way to the control plane and its stores is nobody else's business.
-HIDDEN = ("RATCHET_", "DATABASE_URL")
 
 
 class Lost(RuntimeError):
@@ -84,12 +82,6 @@ def _unpack(job: Job, code: Mapping[str, bytes]) -> Path:
     (job.work / "recipe.json").write_text(json.dumps(job.recipe, indent=2))
     (job.work / "checkpoints").mkdir(exist_ok=True)
     return folder
-
-
-def their_environment() -> dict[str, str]:
-    """Ours, for a program of the user's: without the way to the control plane and its stores."""
-    ours = os.environ.items()  # noqa: TID251 - handed on, not read
-    return {name: value for name, value in ours if not name.startswith(HIDDEN)}
 
 
 @contextmanager

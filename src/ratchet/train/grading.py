@@ -21,8 +21,7 @@ from typing import Any
 
 from ratchet.core.errors import Rejected
 from ratchet.kit.digest import digest_bytes
-from ratchet.kit.processes import end
-from ratchet.train.command import their_environment
+from ratchet.kit.processes import end, their_environment
 
 Scorer = Callable[[str, dict[str, Any]], float]
 """Of an answer and the row that it answers."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 from transformers.utils import is_bitsandbytes_available
 
@@ -32,8 +32,6 @@ def model_of(job: Job) -> dict[str, Any]:
         job.base, dtype=compute_dtype(), quantization_config=_quantization(job)
     )
     if job.start is not None:
-        if job.recipe.get("load_in_4bit"):
-            model = prepare_model_for_kbit_training(model)
         return {"model": PeftModel.from_pretrained(model, job.start, is_trainable=True)}
     lora = job.recipe["lora"]
     adapter = LoraConfig(

@@ -8,10 +8,17 @@ the run is shown.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
-import wandb
+try:
+    import wandb
+except ImportError:
+    sys.exit(
+        f"{sys.executable} has no wandb: install it there (pip install wandb), or name an "
+        "interpreter that has it in RATCHET_WANDB_PYTHON"
+    )
 
 
 def main(folder: Path) -> None:
@@ -46,4 +53,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    given = Path(sys.argv[1])
+    try:
+        main(given)
+    finally:
+        # Whoever started us may have been killed meanwhile.
+        shutil.rmtree(given, ignore_errors=True)

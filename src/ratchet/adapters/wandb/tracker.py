@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from ratchet.core.errors import Unavailable
+from ratchet.kit.processes import their_environment
 from ratchet.ports import Tracked
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -33,13 +34,13 @@ class WandbTracker:
 
     def _mirror(self, tracked: Tracked) -> str:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._write(tracked, Path(folder))
             try:
                 done = subprocess.run(
                     [self._python, str(PROGRAM), folder],
                     capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.DEVNULL, env=their_environment(),
                 )  # fmt: skip
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise Unavailable(f"W&B: {error}") from error
