@@ -27,7 +27,7 @@ from report import Result, publish
 
 from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
 from ratchet.entrypoints.local.privileges import become_unprivileged
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 
 RATE = 100.0

@@ -21,7 +21,7 @@ import httpx2 as httpx
 from report import Result, publish
 
 from ratchet.entrypoints.local.keepers import SHARED_CORES
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 
 ASK = (

@@ -42,8 +42,8 @@ from ratchet.core.access import Admission, Key, KeyId, Scope, SigningKeyId
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import WEIGHT_TOTAL, Arm, Endpoint, GatewaySnapshot
 from ratchet.core.serving import Access, Rate, Serving
-from ratchet.entrypoints.local.state import free_port
 from ratchet.entrypoints.local.supervisor import envoy_command
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 from ratchet.kit.secret import Secret
 

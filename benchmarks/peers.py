@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 
 FOLDER = Path(__file__).parents[1] / "build" / "peers"

@@ -131,7 +131,7 @@ def headers() -> dict[str, str]:
 @contextmanager
 def running(root: Path) -> Iterator[tuple[str, str, str]]:
     """A server with a project: its address, its gRPC address, its store."""
-    from ratchet.entrypoints.local.state import free_port
+    from ratchet.kit.network import free_port
 
     folder, grpc = root / "project", free_port()
     tiny.build(root / "model")

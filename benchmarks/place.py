@@ -21,8 +21,8 @@ from control import TOKEN, postgres, server
 
 from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces
-from ratchet.entrypoints.local.state import free_port
 from ratchet.entrypoints.local.supervisor import envoy_command, valkey_binary
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 
 SPEC = """project: p

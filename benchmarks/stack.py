@@ -12,8 +12,9 @@ from pathlib import Path
 
 from report import Result, publish
 
-from ratchet.entrypoints.local.state import Ports, free_port, open_state
+from ratchet.entrypoints.local.state import Ports, open_state
 from ratchet.entrypoints.local.supervisor import running
+from ratchet.kit.network import free_port
 
 
 async def start(root: Path, ports: Ports) -> tuple[float, dict[str, float]]:

@@ -25,8 +25,8 @@ from ratchet.adapters.envoy.listener import GatewayPlaces, Tls
 from ratchet.core.access import Admission
 from ratchet.core.artifact import VersionId
 from ratchet.core.routing import WEIGHT_TOTAL, Arm, Endpoint, GatewaySnapshot
-from ratchet.entrypoints.local.state import free_port
 from ratchet.entrypoints.local.supervisor import envoy_command
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 
 VERSION = VersionId("v_1")

@@ -18,7 +18,7 @@ import httpx2 as httpx
 import pytest
 from lightkube import AsyncClient, KubeConfig
 
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 
 PYTHON = Path("build/kube/bin/python").absolute()
 SERVER = Path(__file__).parent / "kube_api.py"

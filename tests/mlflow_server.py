@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 
 MLFLOW = Path("build/mlflow/bin/mlflow").absolute()
 START_SECONDS_MAX = 120.0

@@ -15,7 +15,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 
 WEED = Path("build/seaweed/bin/weed").absolute()
 BUCKET = "artifacts"

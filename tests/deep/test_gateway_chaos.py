@@ -30,8 +30,8 @@ import redis
 from ratchet.adapters.envoy.files import prepare
 from ratchet.adapters.envoy.listener import GatewayPlaces
 from ratchet.entrypoints.local.children import Child
-from ratchet.entrypoints.local.state import free_port
 from ratchet.entrypoints.local.supervisor import envoy_command
+from ratchet.kit.network import free_port
 from tests.e2e.stack import Stack, ask
 from tests.gateway import UpstreamProcess
 

@@ -15,7 +15,7 @@ from pymongo import AsyncMongoClient
 from ratchet.adapters.mongo import MongoEvents
 from ratchet.adapters.postgres.pool import Database
 from ratchet.core.errors import Unavailable
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 from ratchet.kit.secret import Secret
 from ratchet.operations.turns import erase, tell_followers

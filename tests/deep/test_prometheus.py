@@ -32,8 +32,8 @@ from ratchet.core.findings import LOG_THRESHOLD
 from ratchet.core.guards import Group, Guard, Kind, with_always
 from ratchet.core.rollout import Signal, decide
 from ratchet.core.scrapes import CountQuery
-from ratchet.entrypoints.local.state import free_port
 from ratchet.kit.clock import SystemClock
+from ratchet.kit.network import free_port
 from ratchet.operations.scrapes import ScrapeParts, scrape
 from ratchet.ports import StoredRelease, Taken
 from tests.stored import ACT, NOW, a_canary, with_database

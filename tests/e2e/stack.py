@@ -22,7 +22,8 @@ import psycopg
 from ratchet.core.errors import RatchetError
 from ratchet.entrypoints.cli.client import Client
 from ratchet.entrypoints.local.postgres import Postgres
-from ratchet.entrypoints.local.state import Ports, StateDir, free_port
+from ratchet.entrypoints.local.state import Ports, StateDir
+from ratchet.kit.network import free_port
 from tests import tiny
 
 SPEC = """\

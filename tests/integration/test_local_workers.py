@@ -15,8 +15,9 @@ from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.placement.market import Player
 from ratchet.entrypoints.local.cloud import SimulatedCloud
 from ratchet.entrypoints.local.keepers import Keeper
-from ratchet.entrypoints.local.state import Ports, free_port, open_state
+from ratchet.entrypoints.local.state import Ports, open_state
 from ratchet.kit.clock import SystemClock
+from ratchet.kit.network import free_port
 
 GIBIBYTE = 1 << 30
 

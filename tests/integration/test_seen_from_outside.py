@@ -16,8 +16,8 @@ from ratchet.adapters.envoy.listener import otlp_of
 from ratchet.core.artifact import VersionId
 from ratchet.core.errors import Rejected
 from ratchet.core.serving import Access, Rate, Serving
-from ratchet.entrypoints.local.state import free_port
 from ratchet.entrypoints.metrics import Metrics, outcome
+from ratchet.kit.network import free_port
 from ratchet.ports import AccessRecord
 from tests.gateway import running_gateway
 from tests.integration.test_keys_at_the_gateway import CLOSED, token

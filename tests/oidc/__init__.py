@@ -13,7 +13,7 @@ import pytest
 
 from ratchet.core.access import Role
 from ratchet.core.serving import Grant, Oidc
-from ratchet.entrypoints.local.state import free_port
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import die_with_parent
 
 HERE = Path(__file__).parent

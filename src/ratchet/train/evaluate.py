@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import jsonschema_rs
 
 from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, PYTHON
 from ratchet.kit.digest import digest_json
+from ratchet.kit.network import free_port
 from ratchet.kit.processes import end
 from ratchet.train.grading import Scorer, grader
 from ratchet.train.judge import judge
@@ -81,7 +81,7 @@ class RunningEngine:
 @contextmanager
 def engine(arguments: EngineArguments, log: Path) -> Iterator[RunningEngine]:
     """An engine that dies with this process."""
-    port = _free_port()
+    port = free_port()
     with log.open("ab") as file:
         process = subprocess.Popen(
             [*arguments.command(port), "--parent", str(os.getpid())], stdout=file, stderr=file
@@ -91,13 +91,6 @@ def engine(arguments: EngineArguments, log: Path) -> Iterator[RunningEngine]:
             yield RunningEngine(f"http://127.0.0.1:{port}/v1", process.pid)
         finally:
             end(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

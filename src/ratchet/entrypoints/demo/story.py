@@ -22,11 +22,12 @@ from ratchet.core.errors import RatchetError, Rejected
 from ratchet.entrypoints.cli.client import PATIENCE_SECONDS, Client
 from ratchet.entrypoints.demo.closing import closing_table
 from ratchet.entrypoints.demo.users import Users, read_rows
-from ratchet.entrypoints.local.state import NAME, Ports, StateDir, free_port, is_free, open_state
+from ratchet.entrypoints.local.state import NAME, Ports, StateDir, is_free, open_state
 from ratchet.entrypoints.local.supervisor import Stack, running
 from ratchet.entrypoints.local.up import serve_project
 from ratchet.kit.clock import monotonic_seconds
 from ratchet.kit.logs import configure
+from ratchet.kit.network import free_port
 
 # A training takes what two cores can give, so users come slowly; while a release is judged nothing
 # trains, and a rush of users makes the evidence come in seconds instead of minutes.  Of what the

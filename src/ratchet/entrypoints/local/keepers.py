@@ -25,8 +25,9 @@ from ratchet.core.errors import Unavailable
 from ratchet.core.place import Executor, Place
 from ratchet.entrypoints.local.children import Child, answers
 from ratchet.entrypoints.local.cloud import SimulatedCloud
-from ratchet.entrypoints.local.state import Ports, StateDir, free_port
+from ratchet.entrypoints.local.state import Ports, StateDir
 from ratchet.kit.clock import SystemClock
+from ratchet.kit.network import free_port
 from ratchet.kit.peers import peer_files
 from ratchet.kit.processes import die_with_parent
 
