@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,18 @@ class Job:
     stop: StopNotice
     saved: Callable[[Path], None] = lambda _: None
     """Told of each checkpoint, whole."""
+    processes: int = 1
+    """How many share each batch."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine, or its graphics card, has no more memory.
+
+    torch's allocator for CPUs says so in a bare `RuntimeError`.
+    """
+    torch = sys.modules.get("torch")
+    known = (MemoryError, torch.OutOfMemoryError) if torch else MemoryError
+    return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, slots=True)

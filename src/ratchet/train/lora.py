@@ -71,7 +71,7 @@ def arguments(job: Job) -> dict[str, Any]:
     recipe, steps, cpu = job.recipe, steps_of(job), not torch.cuda.is_available()
     return {
         "output_dir": str(job.work / "checkpoints"),
-        "per_device_train_batch_size": recipe["batch_size"],
+        "per_device_train_batch_size": recipe["batch_size"] // job.processes,
         "max_steps": steps,
         "learning_rate": recipe["learning_rate"],
         "warmup_steps": math.ceil(steps * WARMUP_SHARE),
@@ -109,8 +109,9 @@ def run(trainer: Any, job: Job) -> Trained:
     if state.global_step < state.max_steps:
         raise Preempted(f"stopped on request after step {state.global_step} of {state.max_steps}")
     adapter = job.work / "adapter"
-    # Not "ref": what preferences are measured against is no part of the result.
-    trainer.model.save_pretrained(adapter, selected_adapters=["default"])
+    if trainer.is_world_process_zero():
+        # Not "ref": what preferences are measured against is no part of the result.
+        trainer.model.save_pretrained(adapter, selected_adapters=["default"])
     losses = tuple(
         (int(entry["step"]), float(entry["loss"])) for entry in state.log_history if "loss" in entry
     )
@@ -122,6 +123,13 @@ def run(trainer: Any, job: Job) -> Trained:
         seconds=time.monotonic() - began,
         tokens=int(state.num_input_tokens_seen),
     )
+
+
+def _as_the_first_says(*flags: bool) -> list[bool]:
+    """The same answer in all processes: they have to save and to stop after the same step."""
+    said = list(flags)
+    torch.distributed.broadcast_object_list(said, src=0)
+    return said
 
 
 class _Course(TrainerCallback):
@@ -144,9 +152,12 @@ class _Course(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         now = time.monotonic()
         due = self._by_time and now - self._saved_at >= interval_seconds(self._save_seconds)
-        if self._job.stop.given:
+        stop = self._job.stop.given
+        if self._job.processes > 1:
+            due, stop = _as_the_first_says(due, stop)
+        if stop:
             control.should_training_stop = True
-        if due or self._job.stop.given:
+        if due or stop:
             control.should_save = True
         self._save_began = now
         return control

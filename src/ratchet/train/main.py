@@ -17,12 +17,12 @@ from typing import Any
 from obstore.exceptions import BaseError
 from safetensors import SafetensorError
 
-from ratchet.core.errors import Rejected
+from ratchet.core.errors import Rejected, first_line
 from ratchet.kit.peers import PeerFiles
 from ratchet.train import command
 from ratchet.train.desk import Desk, Superseded
 from ratchet.train.evaluate import EngineFailed
-from ratchet.train.job import Preempted
+from ratchet.train.job import Preempted, is_out_of_memory
 from ratchet.train.store import is_disk_full
 
 Stage = Callable[[dict[str, Any], Desk, argparse.Namespace], dict[str, Any]]
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         if is_out_of_memory(error):
             with contextlib.suppress(Superseded):
                 desk.outgrow(
-                    f"out of memory: {str(error).splitlines()[0][:200]}. Lower train.batch_size or "
+                    f"out of memory: {first_line(error)[:200]}. Lower train.batch_size or "
                     "train.max_length, or take a larger machine"
                 )
             return 0
@@ -80,16 +80,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         _tell(desk, f"disk full: {error}. Free some space and start the run again")
     return 0
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the machine, or its graphics card, has no more memory.
-
-    torch's allocator for CPUs says so in a bare `RuntimeError`.
-    """
-    torch = sys.modules.get("torch")
-    known = (MemoryError, torch.OutOfMemoryError) if torch else MemoryError
-    return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
 def _tell(desk: Desk, because: str) -> None:

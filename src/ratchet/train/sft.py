@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
+from transformers.training_args import ParallelMode
 from trl import SFTConfig, SFTTrainer
 
 from ratchet.train.job import Job, Trained
@@ -29,6 +30,9 @@ class AnswerTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        if self.args.parallel_mode is ParallelMode.DISTRIBUTED:
+            # Gradients are averaged only of what has gone through the whole model's `forward`.
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         body = model.get_base_model()
         hidden = body.model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]

@@ -10,7 +10,7 @@ import json
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from ratchet.engine.bases import base_folder
 from ratchet.engine.objects import fetch_adapter
 from ratchet.kit.clock import SystemClock
 from ratchet.kit.digest import digest_json
-from ratchet.train import command
+from ratchet.train import command, methods
 from ratchet.train.depot import Depot
 from ratchet.train.desk import Desk
 from ratchet.train.job import Job, Preempted, Trained, adapter_digest
@@ -99,7 +99,8 @@ def machine_taken() -> dict[str, float]:
         "cpu_seconds": own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime,
     }
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    # Where processes have trained for us, each on its card, ours used none.
+    if torch is not None and torch.cuda.is_initialized():
         taken["gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return taken
 
@@ -148,20 +149,10 @@ def _train_kept(job: Job, assignment: dict[str, Any], store: Store, depot: Depot
 
 
 def _train(job: Job, assignment: dict[str, Any], store: Store) -> Trained:
-    method = job.recipe["method"]
-    if method == "command":
+    if job.recipe["method"] == "command":
         code = {name: store.get(uri) for name, uri in assignment["code"].items()}
         return command.train(job, code)
-    return _method(method)(job)
-
-
-def _method(name: str) -> Callable[[Job], Trained]:
-    """One of ours.  Its libraries take seconds and half a gigabyte, which a program needs not."""
-    from ratchet.engine.weights import quiet
-    from ratchet.train import preference, sft
-
-    quiet()
-    return {"sft": sft.train, "dpo": preference.train_dpo, "kto": preference.train_kto}[name]
+    return methods.train(job)
 
 
 @contextmanager

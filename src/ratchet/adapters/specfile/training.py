@@ -144,7 +144,7 @@ TRAINING: Mapping[str, Field] = {
     "train.resources.gpus": Field(
         read_whole(0, 64),
         {"type": "integer"},
-        "Graphics cards of a worker in a cluster. Default 0.",
+        "Graphics cards of a worker in a cluster; each trains a part of every batch. Default 0.",
     ),
     "train.capacity": Field(
         read_one_of("any", "spot", "on_demand"),
