@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.adapters.postgres.artifacts import PostgresArtifacts
@@ -126,5 +127,32 @@ def test_a_dataset_in_one_piece_is_of_an_older_ratchet(database_url: str, tmp_pa
 
         with pytest.raises(NotFound, match="stored by an older Ratchet"):
             await compare("ds_old", new.id, parts)
+
+    with_database(database_url, scenario)
+
+
+def test_a_run_keeps_the_place_that_it_reads(database_url: str, tmp_path: Path) -> None:
+    """Also when another run, which ended since, has stored the same version elsewhere."""
+
+    async def scenario(database: Database) -> None:
+        parts = await parts_in(database, tmp_path)
+        mine = await freeze("run_1", "p", rows("a", "b"), RECIPE, parts)
+        detail = Jsonb({"dataset": mine.id, "uri": mine.uri, "code": {}, "suites": []})
+        async with database.transaction() as tx:
+            await tx.execute(
+                "INSERT INTO stages (run_id, name, state, detail)"
+                " VALUES ('run_1', 'freeze', 'done', %s)"
+                " ON CONFLICT (run_id, name) DO UPDATE SET detail = EXCLUDED.detail",
+                (detail,),
+            )
+        elsewhere = {key: f"{key}.g2" for key in (mine.uri, *(mine.packs or ()))}
+        await parts.shelf.book.adopt({uri: (1, NOW) for uri in elsewhere.values()})
+        packs = tuple(elsewhere[pack] for pack in mine.packs or ())
+        theirs = replace(mine, uri=elsewhere[mine.uri], packs=packs)
+        await parts.datasets.add(theirs, NOW)
+
+        [run] = (await parts.shelf.book.lineage()).runs
+        assert {mine.uri, *(mine.packs or ())} <= set(run.uris)
+        assert not set(run.uris) & set(elsewhere.values())
 
     with_database(database_url, scenario)

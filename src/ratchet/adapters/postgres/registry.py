@@ -38,6 +38,9 @@ class PostgresDatasets:
                 packs=None if dataset.packs is None else list(dataset.packs),
                 now=now,
             )
+            if dataset.packs is not None:
+                packs = list(dataset.packs)
+                await fetch(tx, "add_dataset_place", uri=dataset.uri, packs=packs)
 
     async def get(self, dataset_id: str) -> StoredDataset:
         row = await self._db.one("get_dataset", id=dataset_id)

@@ -106,14 +106,17 @@ SELECT runs.id AS run, runs.project, runs.state NOT IN ('queued', 'running') AS 
        ARRAY(SELECT suite->>'uri' FROM jsonb_array_elements(froze.detail->'suites') AS suite)
            AS suites,
        ARRAY(SELECT value FROM jsonb_each_text(froze.detail->'code')) AS code,
-       datasets.uri AS manifest, coalesce(datasets.packs, '{}') AS packs
+       coalesce(places.uri, datasets.uri) AS manifest,
+       coalesce(places.packs, datasets.packs, '{}') AS packs
   FROM runs
   LEFT JOIN versions ON versions.run_id = runs.id
   LEFT JOIN releases ON releases.run_id = runs.id
   LEFT JOIN stages froze ON froze.run_id = runs.id AND froze.name = 'freeze'
   LEFT JOIN stages learnt ON learnt.run_id = runs.id AND learnt.name = 'train'
   LEFT JOIN stages asked ON asked.run_id = runs.id AND asked.name = 'evaluate'
-  LEFT JOIN datasets ON datasets.id = coalesce(versions.dataset_id, froze.detail->>'dataset');
+  LEFT JOIN datasets ON datasets.id = coalesce(versions.dataset_id, froze.detail->>'dataset')
+  -- What it reads itself: since then another run may have stored the same version elsewhere.
+  LEFT JOIN dataset_places places ON places.uri = froze.detail->>'uri';
 
 -- name: lineage_of_leases
 SELECT leases.uri, leases.run_id FROM artifact_leases leases JOIN runs ON runs.id = leases.run_id

@@ -3,6 +3,9 @@ INSERT INTO datasets (id, project, uri, rows, recipe, bytes_new, packs, created_
 VALUES (:id, :project, :uri, :rows, :recipe, :bytes_new, :packs, :now)
 ON CONFLICT (id) DO UPDATE SET uri = EXCLUDED.uri, packs = EXCLUDED.packs;
 
+-- name: add_dataset_place!
+INSERT INTO dataset_places (uri, packs) VALUES (:uri, :packs) ON CONFLICT DO NOTHING;
+
 -- name: lock_live
 -- Nobody takes these away before this transaction ends.
 SELECT uri FROM artifacts WHERE uri = ANY (:uris) AND state = 'live' ORDER BY uri FOR SHARE;
