@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from ratchet.core.errors import Rejected
+from ratchet.harness import Harness
 from ratchet.kit.peers import PeerFiles, peer_files
 from ratchet.kit.secret import Secret
 
@@ -116,6 +117,10 @@ class Settings:
     wandb: Wandb | None = None
     """The same at Weights & Biases: `WANDB_PROJECT`.  One of the two."""
 
+    harness: Harness = field(default_factory=lambda: Harness(sys.executable))
+    """lm-evaluation-harness, for suites with `check: lm_eval`: `RATCHET_LM_EVAL_PYTHON` and
+    `RATCHET_LM_EVAL_INCLUDE`."""
+
     valkey_url: Secret | None = None
     """Valkey or Redis, for exact budgets: `RATCHET_VALKEY_URL`.  The embedded stack sets it."""
 
@@ -156,6 +161,7 @@ class Settings:
                 judge_seconds=float(env.get("RATCHET_JUDGE_SECONDS", "0.25")),
                 mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
                 wandb=wandb_of(env),
+                harness=harness_of(env),
                 valkey_url=Secret(valkey) if (valkey := env.get("RATCHET_VALKEY_URL")) else None,
                 mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
                 prometheus_url=env.get("RATCHET_PROMETHEUS_URL", ""),
@@ -181,6 +187,13 @@ def wandb_of(env: Mapping[str, str]) -> Wandb | None:
         project=project,
         folder=Path(env.get("WANDB_DIR") or ".").absolute(),
         python=env.get("RATCHET_WANDB_PYTHON") or sys.executable,
+    )
+
+
+def harness_of(env: Mapping[str, str]) -> Harness:
+    return Harness(
+        env.get("RATCHET_LM_EVAL_PYTHON") or sys.executable,
+        env.get("RATCHET_LM_EVAL_INCLUDE", ""),
     )
 
 

@@ -8,6 +8,7 @@ from ratchet.adapters.basemodel import BaseModels
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.forge import CommitStatuses
 from ratchet.adapters.git import GitRepositories
+from ratchet.adapters.harness import HarnessTasks
 from ratchet.adapters.messenger import Messages
 from ratchet.adapters.mlflow import MlflowTracker
 from ratchet.adapters.objects import ObstoreObjects
@@ -185,6 +186,7 @@ def _console(settings: Settings) -> str:
 def _material(settings: Settings, database: Database, clock: Clock) -> MaterialParts:
     return MaterialParts(
         files=LocalFiles(),
+        tasks=HarnessTasks(settings.harness),
         bases=BaseModels(settings.cache_dir),
         evidence=PostgresReleases(database),
         answered=PostgresTurns(database),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -12,8 +13,10 @@ import pytest
 
 from ratchet.adapters.basemodel import BaseModels
 from ratchet.adapters.files import LocalFiles
+from ratchet.adapters.harness import HarnessTasks
 from ratchet.adapters.specfile.reader import load_spec
 from ratchet.core.errors import Rejected
+from ratchet.harness import Harness
 from ratchet.kit.clock import SystemClock
 from ratchet.operations.material import MaterialParts, inspect
 from ratchet.ports import AnsweredSource, AttemptStore, EvidenceSource, ProjectStore, Registry
@@ -84,6 +87,7 @@ def look(case: Path, model: Path, folder: Path) -> tuple[str, ...]:
     (project / "model").symlink_to(model)
     parts = MaterialParts(
         files=LocalFiles(),
+        tasks=HarnessTasks(Harness(sys.executable)),
         bases=BaseModels(None),
         evidence=cast(EvidenceSource, NobodyAsked()),
         attempts=cast(AttemptStore, NobodyAsked()),

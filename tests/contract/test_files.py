@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 from pathlib import Path
 
 import pytest
 
 from ratchet.adapters.files import LocalFiles
+from ratchet.adapters.harness import HarnessTasks
 from ratchet.adapters.objects import ObstoreObjects
 from ratchet.core.data import Rows
 from ratchet.core.errors import NotFound, Rejected, Unavailable
 from ratchet.core.suite import Suite, suite_of
+from ratchet.harness import Harness
 
 ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 SUITE = "suite: s\nitems: items.jsonl\ncheck: exact\nmax_tokens: 4\n"
+TASK = "suite: s\ncheck: lm_eval\nlm_eval: {task: t}\nmax_tokens: 4\n"
 
 
 def test_globs_find_files_in_order_and_nothing_is_an_error(tmp_path: Path) -> None:
@@ -144,6 +148,14 @@ def test_another_program_is_another_suite(tmp_path: Path) -> None:
             SUITE.replace("exact", "judge") + "judge: {url: http://j, model: m, key: sk-1, x: 1}\n",
             "judge: unknown key x\n.*key: expected \\$NAME of a variable",
         ),
+        (SUITE + "lm_eval: {task: t}\n", "lm_eval: expected with check: lm_eval"),
+        (TASK + "items: a.jsonl\n", "unknown key items"),
+        (TASK.replace("{task: t}", "gsm8k"), "lm_eval: found 'gsm8k', expected {task: NAME"),
+        (
+            TASK.replace("task: t", "limit: 0, x: 1"),
+            "unknown key x\n.*task is missing\n.*limit: found 0",
+        ),
+        (TASK.replace("task: t", "task: t, few_shot: -1"), "few_shot: found -1, .* from 0"),
         (SUITE.replace("4", "none"), "max_tokens: found 'none'"),
         (SUITE.replace("items.jsonl", "[]"), "items: found \\[\\], expected text"),
         ("a: [", "not YAML"),
@@ -176,3 +188,21 @@ def test_a_store_that_cannot_be_written_is_unavailable_and_leaves_nothing(tmp_pa
         asyncio.run(objects.put("a/b", b"one"))
 
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_task_of_others_brings_its_items(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(TASK.replace("task: t", "task: t, few_shot: 5"))
+
+    suite = asyncio.run(LocalFiles().suite(tmp_path, "s.yaml"))
+
+    assert (suite.items, suite.check) == ("", "lm_eval")
+    assert suite.task == {"task": "t", "limit": None, "few_shot": 5}
+
+
+def test_a_harness_that_is_not_there_is_asked_for(tmp_path: Path) -> None:
+    asked = {"task": "gsm8k", "limit": 1}
+
+    with pytest.raises(Rejected, match=r"has no lm_eval .*RATCHET_LM_EVAL_PYTHON"):
+        asyncio.run(HarnessTasks(Harness(sys.executable)).items(asked))
+    with pytest.raises(Rejected, match="No such file"):
+        asyncio.run(HarnessTasks(Harness(str(tmp_path / "no"))).items(asked))

@@ -38,6 +38,9 @@ def test_another_program_or_another_judge_is_another_suite() -> None:
         stored(judge={**asked, "rubric": "is it kind?"}),
     ]
 
-    assert len({suite["digest"] for suite in all_of_them}) == 4
+    all_of_them += [stored(task={"task": "t", "metric": m}) for m in ("one", "other")]
+
+    assert len({suite["digest"] for suite in all_of_them}) == 6
+    assert all_of_them[5]["task"] == {"task": "t", "metric": "other"}
     assert all_of_them[1]["code"] == "def check(): return 1.0"
     assert all_of_them[2]["judge"] == asked

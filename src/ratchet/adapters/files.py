@@ -18,12 +18,13 @@ import yaml
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, PYTHON
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, LM_EVAL, PYTHON
 from ratchet.core.data import BadRow, Row, Rows, read_rows
 from ratchet.core.errors import Rejected
 from ratchet.core.suite import HELD_OUT, SuiteFile
 
 _SUITE_KEYS = ("suite", "items", "check", "max_tokens")
+_TASK_SUITE_KEYS = ("suite", "check", LM_EVAL, "max_tokens")
 
 
 class LocalFiles:
@@ -131,8 +132,8 @@ def _suite(folder: Path, path: str) -> SuiteFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Rejected(f"evaluate.suites: {file}: not YAML: {error}") from error
     _check_suite(file, value)
-    items = value["items"]
-    if items != HELD_OUT and "://" not in items:
+    items = value.get("items", "")
+    if items and items != HELD_OUT and "://" not in items:
         items = str(file.parent / items)
     return SuiteFile(
         name=value["suite"],
@@ -142,17 +143,19 @@ def _suite(folder: Path, path: str) -> SuiteFile:
         schema=value.get("schema"),
         code=_code(file, value["code"]) if "code" in value else "",
         judge=value.get("judge"),
+        task={"limit": None, **value[LM_EVAL]} if LM_EVAL in value else None,
     )
 
 
 def _check_suite(file: Path, value: Any) -> None:
     if not isinstance(value, dict):
         raise Rejected(f"{file}: expected the keys {', '.join(_SUITE_KEYS)}")
-    known = (*_SUITE_KEYS, "schema", "code", "judge")
-    problems = [f"{file}: unknown key {key}" for key in value if key not in known]
-    problems += [f"{file}: {key} is missing" for key in _SUITE_KEYS if key not in value]
-    checks = (*CHECKS, JSON_SCHEMA, PYTHON, JUDGE)
     check = value.get("check")
+    needed = _TASK_SUITE_KEYS if check == LM_EVAL else _SUITE_KEYS
+    known = (*needed, "schema", "code", "judge", LM_EVAL)
+    problems = [f"{file}: unknown key {key}" for key in value if key not in known]
+    problems += [f"{file}: {key} is missing" for key in needed if key not in value]
+    checks = (*CHECKS, JSON_SCHEMA, PYTHON, JUDGE, LM_EVAL)
     if check not in checks and "check" in value:
         problems.append(f"{file}: check: found {check!r}, expected one of {', '.join(checks)}")
     problems += [f"{file}: {fault}" for fault in _extra_faults(check, value)]
@@ -172,6 +175,7 @@ def _extra_faults(check: object, value: dict[str, Any]) -> list[str]:
         JSON_SCHEMA: ("schema", _schema_faults),
         PYTHON: ("code", lambda _: []),
         JUDGE: ("judge", _judge_faults),
+        LM_EVAL: (LM_EVAL, _task_faults),
     }
     faults = []
     for name, (key, faults_of) in extras.items():
@@ -196,6 +200,23 @@ def _code(suite: Path, name: str) -> str:
     if not any(each.name == "score" for each in found):
         raise Rejected(f"{suite}: code: {file} has no function score(answer, expected, row)")
     return code
+
+
+_TASK_KEYS = ("task", "limit", "few_shot", "metric")
+
+
+def _task_faults(value: Any) -> list[str]:
+    if not isinstance(value, dict):
+        return [f"found {value!r}, expected {{task: NAME, limit: 100}}"]
+    faults = [f"unknown key {key}" for key in value if key not in _TASK_KEYS]
+    faults += [f"{key} is missing" for key in ("task",) if key not in value]
+    for key in ("task", "metric"):
+        if key in value and not (isinstance(value[key], str) and value[key].strip()):
+            faults.append(f"{key}: found {value[key]!r}, expected text")
+    for key, least in (("limit", 1), ("few_shot", 0)):
+        if key in value and (type(value[key]) is not int or value[key] < least):
+            faults.append(f"{key}: found {value[key]!r}, expected a whole number from {least}")
+    return faults
 
 
 _JUDGE_KEYS = ("url", "model", "key", "rubric")

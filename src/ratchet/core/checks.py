@@ -79,6 +79,8 @@ JSON_SCHEMA = "json_schema"
 PYTHON = "python"
 # Another model, asked by the worker.
 JUDGE = "judge"
+# A task of lm-evaluation-harness, which brings its items and judges the answers.
+LM_EVAL = "lm_eval"
 
 
 def macro_f1(expected: Sequence[str], answers: Sequence[str]) -> float:

@@ -18,7 +18,7 @@ class SuiteFile:
 
     name: str
     items: str
-    """Pattern of files, relative to the suite's folder, or `held_out`."""
+    """Pattern of files, relative to the suite's folder, or `held_out`; empty with a task."""
     check: str
     max_tokens: int
     schema: Mapping[str, object] | None = None
@@ -27,6 +27,8 @@ class SuiteFile:
     """The program of the check `python`, whole: another program is another suite."""
     judge: Mapping[str, str] | None = None
     """Of the check `judge`: `url`, `model`, and if given `key` and `rubric`."""
+    task: Mapping[str, object] | None = None
+    """Of the check `lm_eval`: `task`, `limit`, and if given `few_shot` and `metric`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Suite:
     schema: Mapping[str, object] | None = None
     code: str = ""
     judge: Mapping[str, str] | None = None
+    task: Mapping[str, object] | None = None
 
     def to_json(self) -> dict[str, object]:
         return {"name": self.name, "digest": self.digest, **_content(self, self.rows.good)}
@@ -57,6 +60,7 @@ def suite_of(file: SuiteFile, rows: Rows) -> Suite:
         schema=file.schema,
         code=file.code,
         judge=file.judge,
+        task=file.task,
     )
 
 
@@ -72,4 +76,6 @@ def _content(how: SuiteFile | Suite, rows: Sequence[Row]) -> dict[str, object]:
         content["code"] = how.code
     if how.judge is not None:
         content["judge"] = dict(how.judge)
+    if how.task is not None:
+        content["task"] = dict(how.task)
     return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ratchet.core.placement.plan import START_SECONDS_GUESSED
 from ratchet.core.planning import never_decides
 from ratchet.core.precheck import Found
 from ratchet.core.spec import Personal, Spec
-from ratchet.core.suite import HELD_OUT, Suite, suite_of
+from ratchet.core.suite import HELD_OUT, Suite, SuiteFile, suite_of
 from ratchet.kit.clock import Clock
 from ratchet.ports import (
     AnsweredSource,
@@ -32,6 +32,7 @@ from ratchet.ports import (
     FileSource,
     ProjectStore,
     Registry,
+    TaskSource,
 )
 
 # What users sent for so long is what a release's plan is measured by.
@@ -43,6 +44,7 @@ TOKENIZED_ROWS_MAX = 20_000
 @dataclass(frozen=True, slots=True)
 class MaterialParts:
     files: FileSource
+    tasks: TaskSource
     bases: BaseModelSource
     evidence: EvidenceSource
     answered: AnsweredSource
@@ -101,17 +103,23 @@ async def gather(spec: Spec, folder: Path, parts: MaterialParts) -> Material:
             file = await files.suite(folder, path)
             if file.items == HELD_OUT and not share:
                 raise Rejected(f"evaluate.suites: {path}: items: held_out needs data.held_out: 10%")
-            items = (
-                Rows(kept, ())
-                if file.items == HELD_OUT
-                else await files.rows(folder, [file.items], "sft")
-            )
+            suites.append(await _suite(file, kept, folder, parts))
         except Rejected as problem:
             problems.append(str(problem))
-        else:
-            suites.append(suite_of(file, items))
     notes = tuple(f"data.turns: {n} turns left out: {why}" for why, n in captured.left_out.items())
     return Material(Rows(learnt, rows.bad), tuple(suites), code, tuple(problems), notes)
+
+
+async def _suite(
+    file: SuiteFile, held_out: tuple[Row, ...], folder: Path, parts: MaterialParts
+) -> Suite:
+    """With its items, wherever they come from."""
+    if file.task is not None:
+        items, how = await parts.tasks.items(file.task)
+        return suite_of(replace(file, task=how), items)
+    if file.items == HELD_OUT:
+        return suite_of(file, Rows(held_out, ()))
+    return suite_of(file, await parts.files.rows(folder, [file.items], "sft"))
 
 
 async def _captured(spec: Spec, parts: MaterialParts) -> Captured:

@@ -16,6 +16,7 @@ from ratchet.ports.data import (
     FileSource,
     ObjectStore,
     StoredDataset,
+    TaskSource,
 )
 from ratchet.ports.gateway import (
     AccessRecord,
@@ -149,6 +150,7 @@ __all__ = [
     "StoredFile",
     "StoredRelease",
     "Taken",
+    "TaskSource",
     "TokenMaker",
     "Tracked",
     "Tracker",

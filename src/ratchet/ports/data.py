@@ -40,6 +40,16 @@ class FileSource(Protocol):
         """Raises `Rejected` with file, line, found and expected."""
 
 
+class TaskSource(Protocol):
+    """Tasks that others have written: lm-evaluation-harness."""
+
+    async def items(self, how: Mapping[str, object]) -> tuple[Rows, Mapping[str, object]]:
+        """What a task asks, and `how` it is judged, with everything that was left open.
+
+        Raises `Rejected` when the task, or the harness, is not there or cannot be asked.
+        """
+
+
 class BaseModelSource(Protocol):
     """Base models as far as this machine sees them without loading their weights."""
 

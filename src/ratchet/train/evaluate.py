@@ -21,11 +21,12 @@ from typing import Any
 import httpx2 as httpx
 import jsonschema_rs
 
-from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, PYTHON
+from ratchet.core.checks import CHECKS, JSON_SCHEMA, JUDGE, LM_EVAL, PYTHON
+from ratchet.harness import Harness
 from ratchet.kit.digest import digest_json
 from ratchet.kit.network import free_port
 from ratchet.kit.processes import end
-from ratchet.train.grading import Scorer, grader
+from ratchet.train.grading import Scorer, asked, grader
 from ratchet.train.judge import judge
 
 # Few enough that an item's latency is its own, enough that two cores do not wait.
@@ -33,6 +34,9 @@ ITEMS_AT_ONCE = 4
 START_SECONDS_MAX = 600.0
 ITEM_SECONDS_MAX = 120.0
 EXCERPT = 200
+OURS = Harness(sys.executable)
+# With the first answer the harness loads the task, and may have to fetch it.
+HARNESS_SECONDS_MAX = 900.0
 # Of an item: its answer, latency, tokens and score.
 KEPT_VALUES = 4
 
@@ -110,7 +114,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
 
 
 def run_suite(
-    suite: dict[str, Any], url: str, name: str, kept: Path, done: Callable[[int], None]
+    suite: dict[str, Any],
+    url: str,
+    name: str,
+    kept: Path,
+    done: Callable[[int], None],
+    *,
+    harness: Harness = OURS,
 ) -> dict[str, Any]:
     """One version's report on one suite, in the suite's order.
 
@@ -122,7 +132,7 @@ def run_suite(
         httpx.Client(timeout=ITEM_SECONDS_MAX, verify=False) as client,
         ThreadPoolExecutor(ITEMS_AT_ONCE) as pool,
         kept.open("a") as file,
-        _scorer(suite, kept.parent) as score,
+        _scorer(suite, kept.parent, harness) as score,
     ):
 
         def ask(row: dict[str, Any], key: str) -> list[Any]:
@@ -196,9 +206,13 @@ def _ask(
 
 
 @contextmanager
-def _scorer(suite: dict[str, Any], folder: Path) -> Iterator[Scorer]:
+def _scorer(suite: dict[str, Any], folder: Path, harness: Harness) -> Iterator[Scorer]:
     if suite["check"] == PYTHON:
         with grader(suite["name"], suite["code"], folder) as score:
+            yield score
+    elif suite["check"] == LM_EVAL:
+        command = harness.score(suite["task"])
+        with asked(suite["name"], command, HARNESS_SECONDS_MAX) as score:
             yield score
     elif suite["check"] == JUDGE:
         with judge(suite["name"], suite["judge"]) as score:

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 from ratchet.engine.objects import fetch_adapter
+from ratchet.harness import Harness
 from ratchet.kit.processes import peak_memory_bytes
 from ratchet.train.desk import Desk
 from ratchet.train.evaluate import EngineArguments, answers_in, engine, run_suite
@@ -31,6 +32,7 @@ def evaluate_stage(
     log.parent.mkdir(parents=True, exist_ok=True)
     # Answers of an attempt that was killed are kept: killed again and again, it comes to its end.
     desk.report({"resumed_from": sum(map(answers_in, log.parent.glob("answers-*.jsonl")))}, [])
+    harness = Harness(options.lm_eval_python, options.lm_eval_include)
     reports: dict[str, list[dict[str, Any]]] = {}
     sides = (
         ("candidate", assignment["candidate"], suites),
@@ -58,7 +60,7 @@ def evaluate_stage(
             for suite in wanted:
                 kept = log.parent / f"answers-{side}-{suite['digest']}.jsonl"
                 name = assignment["served_name"]
-                report = run_suite(suite, running.url, name, kept, progress.item)
+                report = run_suite(suite, running.url, name, kept, progress.item, harness=harness)
                 report["memory_bytes"] = peak_memory_bytes(running.pid)
                 reports[side].append(report)
                 progress.suite_done(len(suite["rows"]))

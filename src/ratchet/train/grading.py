@@ -6,6 +6,7 @@ credentials, and is ended with us.  What it prints goes to the worker's log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import runpy
@@ -31,19 +32,24 @@ SCORE_SECONDS_MAX = 60.0
 
 @contextmanager
 def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
-    """The check of a suite as long as it is needed.
-
-    A score raises `Rejected` when the program fails, ends, takes longer than a minute, or answers
-    what is no number from 0 to 1.
-    """
+    """The check of a suite as long as it is needed."""
     # By its content: a suite may be called by any text.
     file = folder / f"check-{digest_bytes(code.encode())[:24]}.py"
     file.write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "ratchet.train.grading", str(file)]
+    with asked(suite, command, SCORE_SECONDS_MAX) as score:
+        yield score
+
+
+@contextmanager
+def asked(suite: str, command: list[str], seconds_max: float) -> Iterator[Scorer]:
+    """A program that is asked for scores, a line of JSON each, as long as it is needed.
+
+    A score raises `Rejected` when the program fails, ends, takes longer than `seconds_max`, or
+    answers what is no number from 0 to 1.
+    """
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ratchet.train.leash", str(os.getpid()), "--"),
-            *(sys.executable, "-m", "ratchet.train.grading", str(file)),
-        ],
+        [*(sys.executable, "-m", "ratchet.train.leash", str(os.getpid()), "--"), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=their_environment(),
@@ -55,7 +61,7 @@ def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
     def score(answer: str, row: dict[str, Any]) -> float:
         expected = row["messages"][-1]["content"]
         with one:
-            said = _ask(process, {"answer": answer, "expected": expected, "row": row})
+            said = _ask(process, {"answer": answer, "expected": expected, "row": row}, seconds_max)
         if "score" in said:
             return float(said["score"])
         raise Rejected(
@@ -68,10 +74,13 @@ def grader(suite: str, code: str, folder: Path) -> Iterator[Scorer]:
         end(process)
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was asked last, it did not read
+                pipe.close()
 
 
-def _ask(process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, Any]:
+def _ask(
+    process: subprocess.Popen[str], question: dict[str, Any], seconds_max: float
+) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -79,9 +88,9 @@ def _ask(process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, 
         process.stdin.flush()
     except BrokenPipeError:
         return {"fault": f"ended with code {process.wait()}"}
-    ready, _, _ = select.select([process.stdout], [], [], SCORE_SECONDS_MAX)
+    ready, _, _ = select.select([process.stdout], [], [], seconds_max)
     if not ready:
-        return {"fault": f"gave no score within {SCORE_SECONDS_MAX:.0f} s"}
+        return {"fault": f"gave no score within {seconds_max:.0f} s"}
     line = process.stdout.readline()
     if not line:
         return {"fault": f"ended with code {process.wait()}"}

@@ -44,6 +44,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--vllm-python", default=sys.executable)
     parser.add_argument(
+        "--lm-eval-python", default=sys.executable, help="interpreter that has lm_eval"
+    )
+    parser.add_argument("--lm-eval-include", default="", help="folder with tasks of your own")
+    parser.add_argument(
         "--peers", nargs=3, type=Path, metavar=("CERT", "KEY", "CA"), help="for mutual TLS"
     )
     return parser.parse_args(arguments)

@@ -205,6 +205,7 @@ class Keeper:
                 "--work", str(self.state.folder("work")),
                 "--cache", str(self.state.folder("cache")),
                 "--vllm-python", self.vllm_python,
+                *_harness(self.env),
                 *_peers(self.env),
             ],
             log_file=self.state.log(f"worker-{attempt['run']}-{attempt['stage']}"),
@@ -288,6 +289,15 @@ def _within(place: Place) -> None:
         os.sched_setaffinity(0, cores[-max(1, math.ceil(place.cpus)) :])
     if place.memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (place.memory_bytes, place.memory_bytes))
+
+
+def _harness(env: Mapping[str, str]) -> list[str]:
+    """Arguments of a worker that asks tasks of lm-evaluation-harness."""
+    named = {
+        "--lm-eval-python": env.get("RATCHET_LM_EVAL_PYTHON"),
+        "--lm-eval-include": env.get("RATCHET_LM_EVAL_INCLUDE"),
+    }
+    return [part for name, value in named.items() if value for part in (name, value)]
 
 
 def _peers(env: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,45 @@
+"""Items of lm-evaluation-harness, from a program in its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Mapping
+
+from ratchet.core.data import Rows, read_rows
+from ratchet.core.errors import Rejected
+from ratchet.harness import Harness
+from ratchet.kit.processes import their_environment
+
+# The first time it fetches what the task asks.
+SECONDS_MAX = 900.0
+
+
+class HarnessTasks:
+    """Tasks by their names, as an environment has them."""
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+
+    async def items(self, how: Mapping[str, object]) -> tuple[Rows, Mapping[str, object]]:
+        return await asyncio.to_thread(self._items, how)
+
+    def _items(self, how: Mapping[str, object]) -> tuple[Rows, Mapping[str, object]]:
+        try:
+            done = subprocess.run(
+                self._harness.items(how),
+                capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
+                stdin=subprocess.DEVNULL, env=their_environment(),
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Rejected(f"evaluate: lm_eval: {error}") from error
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise Rejected(f"evaluate: lm_eval, by {self._harness.python}: {said[-1]}")
+        told = json.loads(done.stdout)
+        if "fault" in told:
+            raise Rejected(f"evaluate: lm_eval: {told['fault']}")
+        rows = read_rows(str(how["task"]), map(json.dumps, told["rows"]))
+        resolved = {key: told[key] for key in ("metric", "harness", "versions")}
+        return rows, {**how, **resolved}
