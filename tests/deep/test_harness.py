@@ -16,6 +16,7 @@ from ratchet.core.errors import Rejected
 from ratchet.core.suite import Suite, suite_of
 from ratchet.harness import Harness
 from ratchet.train.evaluate import run_suite
+from tests.e2e.stack import Stack
 from tests.integration.test_evaluation import parrot
 
 pytestmark = pytest.mark.deep
@@ -119,3 +120,27 @@ def test_other_data_where_the_worker_is_is_noticed(tmp_path: Path, harness: Harn
     asked["rows"][0]["metadata"]["digest"] = "another"
     with parrot() as (_, url), pytest.raises(Rejected, match="item 0 of colours is another one"):
         run_suite(asked, url, "m", tmp_path / "kept.jsonl", lambda _: None, harness=harness)
+
+
+def test_a_run_asks_a_task_of_the_served_model(tmp_path: Path, harness: Harness) -> None:
+    told = {"RATCHET_LM_EVAL_PYTHON": harness.python, "RATCHET_LM_EVAL_INCLUDE": harness.include}
+    stack = Stack(tmp_path / "stack", env=told)
+    stack.prepare()
+    folder = stack.root / "project"
+    (folder / "colours.yaml").write_text(
+        "suite: colours\ncheck: lm_eval\nmax_tokens: 4\nlm_eval: {task: colours, few_shot: 0}\n"
+    )
+    spec = stack.spec("forgets", train="good.jsonl")
+    text = spec.read_text().replace("suites: [", "suites: [colours.yaml, ")
+    spec.write_text(text.replace("gates:", "gates:\n  - {metric: colours.accuracy, at_least: 1.1}"))
+    stack.start()
+    try:
+        run = stack.end_of(stack.start_run("forgets"), 400)
+        found = stack.client().get(f"/runs/{run['id']}/items", only=None, limit=99)
+    finally:
+        stack.stop()
+
+    assert run["state"] == "gated", run["because"]
+    assert "colours.accuracy" in run["because"]
+    asked = [each for each in found["items"] if each["row"]["metadata"].get("task") == "colours"]
+    assert [each["row"]["messages"][0]["content"] for each in asked] == [q for q, _ in ASKED]
