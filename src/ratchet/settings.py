@@ -121,6 +121,9 @@ class Settings:
     """lm-evaluation-harness, for suites with `check: lm_eval`: `RATCHET_LM_EVAL_PYTHON` and
     `RATCHET_LM_EVAL_INCLUDE`."""
 
+    prices: tuple[str, ...] = ()
+    """Lists of what machines cost, files or urls: `RATCHET_PRICES`, with commas."""
+
     valkey_url: Secret | None = None
     """Valkey or Redis, for exact budgets: `RATCHET_VALKEY_URL`.  The embedded stack sets it."""
 
@@ -162,6 +165,7 @@ class Settings:
                 mlflow_uri=env.get("MLFLOW_TRACKING_URI", ""),
                 wandb=wandb_of(env),
                 harness=harness_of(env),
+                prices=tuple(filter(None, env.get("RATCHET_PRICES", "").split(","))),
                 valkey_url=Secret(valkey) if (valkey := env.get("RATCHET_VALKEY_URL")) else None,
                 mongodb_url=Secret(url) if (url := env.get("RATCHET_MONGODB_URL")) else None,
                 prometheus_url=env.get("RATCHET_PROMETHEUS_URL", ""),

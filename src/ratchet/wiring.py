@@ -37,6 +37,7 @@ from ratchet.adapters.postgres.shadow import PostgresShadow
 from ratchet.adapters.postgres.triggers import PostgresTriggers
 from ratchet.adapters.postgres.turns import PostgresTurns
 from ratchet.adapters.postgres.views import PostgresViews
+from ratchet.adapters.prices import PriceLists
 from ratchet.adapters.prometheus import Prometheus
 from ratchet.adapters.specfile.reader import SpecFiles
 from ratchet.adapters.stdout import StdoutEvents
@@ -187,6 +188,7 @@ def _material(settings: Settings, database: Database, clock: Clock) -> MaterialP
     return MaterialParts(
         files=LocalFiles(),
         tasks=HarnessTasks(settings.harness),
+        prices=PriceLists(settings.prices, clock),
         bases=BaseModels(settings.cache_dir),
         evidence=PostgresReleases(database),
         answered=PostgresTurns(database),

@@ -14,6 +14,7 @@ import pytest
 from ratchet.adapters.basemodel import BaseModels
 from ratchet.adapters.files import LocalFiles
 from ratchet.adapters.harness import HarnessTasks
+from ratchet.adapters.prices import PriceLists
 from ratchet.adapters.specfile.reader import load_spec
 from ratchet.core.errors import Rejected
 from ratchet.harness import Harness
@@ -74,6 +75,20 @@ def test_what_the_bad_cases_are_changed_from_is_good(model: Path, tmp_path: Path
     assert look(BAD / "data" / "good", model, tmp_path) == ()
 
 
+def test_a_machine_whose_price_nobody_knows_is_refused(model: Path, tmp_path: Path) -> None:
+    case = tmp_path / "case"
+    case.mkdir()
+    text = (BAD / "data" / "good" / "ratchet.yaml").read_text()
+    (case / "ratchet.yaml").write_text(
+        text.replace("train: {max", "train: {machine: g5.xlarge, max")
+    )
+
+    [problem] = look(case, model, tmp_path)
+
+    assert "no usd_per_hour of g5.xlarge" in problem
+    assert "RATCHET_PRICES names no list" in problem
+
+
 def test_there_are_ten_of_each() -> None:
     assert len(SPECS) >= 10
     assert len(DATA) >= 10
@@ -88,6 +103,7 @@ def look(case: Path, model: Path, folder: Path) -> tuple[str, ...]:
     parts = MaterialParts(
         files=LocalFiles(),
         tasks=HarnessTasks(Harness(sys.executable)),
+        prices=PriceLists((), SystemClock()),
         bases=BaseModels(None),
         evidence=cast(EvidenceSource, NobodyAsked()),
         attempts=cast(AttemptStore, NobodyAsked()),

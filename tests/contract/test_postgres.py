@@ -61,6 +61,20 @@ def test_the_same_key_is_the_same_run(database_url: str) -> None:
     with_database(database_url, scenario)
 
 
+def test_a_run_costs_what_its_machine_did_when_it_was_checked(database_url: str) -> None:
+    async def scenario(database: Database) -> None:
+        runs = PostgresRuns(database)
+        await PostgresProjects(database).put(SPEC, NOW)
+        run = await runs.add(queued("run_1"), "a", NOW)
+        place = replace(SPEC.place, machine="g5.xlarge", usd_per_hour=1.006)
+
+        await runs.put_place(run, place)
+
+        assert (await runs.get(run)).spec == replace(SPEC, place=place)
+
+    with_database(database_url, scenario)
+
+
 def test_of_two_runs_one_is_active_and_the_other_waits(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         runs = PostgresRuns(database)

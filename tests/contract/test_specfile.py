@@ -301,6 +301,8 @@ train:
   capacity: spot
   image: registry/trainer:1
   deadline: 4h
+  machine: g5.xlarge
+  budget_usd: 5
 """
     place = parse_spec(SMALL + text, Path("/x/ratchet.yaml")).place
 
@@ -312,6 +314,8 @@ train:
         capacity=Capacity.SPOT,
         image="registry/trainer:1",
         deadline_seconds=4 * 3600.0,
+        machine="g5.xlarge",
+        budget_usd=5.0,
     )
 
 

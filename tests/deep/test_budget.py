@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ pytestmark = pytest.mark.deep
 
 # Two cents a second: a run that would take minutes has some seconds.
 PRICE = 72.0
+RICH = f"usd_per_hour: {PRICE}"
 
 
 def test_a_run_stops_at_its_budget_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
-    stack = Stack(tmp_path)
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"machines": {"big": {"on_demand": PRICE}}}))
+    stack = Stack(tmp_path, env={"RATCHET_PRICES": str(prices)})
     stack.prepare()
-    for name, budget in (("poor", 0.5), ("rich", 50.0)):
+    for name, price, budget in (("poor", "machine: big", 0.5), ("rich", RICH, 50.0)):
         spec = stack.spec(name, train="good.jsonl", epochs=40, checkpoint_every=5)
-        money = f"train: {{usd_per_hour: {PRICE}, budget_usd: {budget}, "
+        money = f"train: {{{price}, budget_usd: {budget}, "
         spec.write_text(spec.read_text().replace("train: {", money, 1).replace("0.8}", "1.1}"))
     stack.start()
     try:
@@ -32,6 +36,8 @@ def test_a_run_stops_at_its_budget_and_the_next_goes_on_from_there(tmp_path: Pat
         stack.stop()
 
     assert poor["state"] == "failed"
+    [check] = [stage for stage in poor["stages"] if stage["name"] == "check"]
+    assert "train.machine: big: 72 USD an hour" in check["detail"]["notes"]
     assert poor["because"].startswith("train.budget_usd: 0.5 USD are used up")
     [stopped] = attempts(poor)
     assert stopped["state"] == "preempted"

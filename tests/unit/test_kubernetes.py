@@ -70,6 +70,15 @@ def test_spot_is_required_preferred_or_avoided() -> None:
     assert (steady.nodeSelector, steady.tolerations) == (None, None)
 
 
+def test_a_machine_that_is_named_is_the_only_one() -> None:
+    node = {"node.kubernetes.io/instance-type": "g5.xlarge"}
+    spot = job(at(capacity=Capacity.SPOT, machine="g5.xlarge")).spec.template.spec
+    either = job(at(machine="g5.xlarge")).spec.template.spec
+
+    assert spot.nodeSelector == {"cloud.google.com/gke-spot": "true", **node}
+    assert either.nodeSelector == node
+
+
 def test_a_worker_has_no_right_that_it_does_not_need() -> None:
     pod = job(at()).spec.template.spec
     [container] = pod.containers

@@ -39,6 +39,8 @@ class Place:
     deadline_seconds: float = 0.0
     """Of one attempt, from its start; what is not done then has failed."""
 
+    machine: str = ""
+    """Kind of machine, as its cloud calls it; empty: any."""
     usd_per_hour: float = 0.0
     """What the machine of a worker costs."""
     spot_usd_per_hour: float = 0.0
@@ -49,14 +51,15 @@ class Place:
     """Of a run's workers, all attempts together."""
 
     def __post_init__(self) -> None:
-        if self.budget_usd and not self.usd_per_hour:
+        if self.budget_usd and not (self.usd_per_hour or self.machine):
             raise Rejected("train.budget_usd needs train.usd_per_hour: what a machine costs")
         if self.executor is Executor.KUBERNETES:
             return
         self._check_local()
 
     def _check_local(self) -> None:
-        if self.chooses and not (self.usd_per_hour and self.spot_usd_per_hour):
+        has_prices = self.machine or (self.usd_per_hour and self.spot_usd_per_hour)
+        if self.chooses and not has_prices:
             raise Rejected(
                 "train.deadline with train.capacity: spot needs train.usd_per_hour and "
                 "train.spot_usd_per_hour: what is cheaper follows from both"

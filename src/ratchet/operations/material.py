@@ -21,6 +21,7 @@ from ratchet.core.placement.market import Player
 from ratchet.core.placement.plan import START_SECONDS_GUESSED
 from ratchet.core.planning import never_decides
 from ratchet.core.precheck import Found
+from ratchet.core.prices import priced
 from ratchet.core.spec import Personal, Spec
 from ratchet.core.suite import HELD_OUT, Suite, SuiteFile, suite_of
 from ratchet.kit.clock import Clock
@@ -30,6 +31,7 @@ from ratchet.ports import (
     BaseModelSource,
     EvidenceSource,
     FileSource,
+    PriceSource,
     ProjectStore,
     Registry,
     TaskSource,
@@ -45,6 +47,7 @@ TOKENIZED_ROWS_MAX = 20_000
 class MaterialParts:
     files: FileSource
     tasks: TaskSource
+    prices: PriceSource
     bases: BaseModelSource
     evidence: EvidenceSource
     answered: AnsweredSource
@@ -132,10 +135,15 @@ async def _captured(spec: Spec, parts: MaterialParts) -> Captured:
 
 async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     """Everything that can be known before work begins, all problems at once.  Read only."""
+    try:
+        spec, prices = await priced_now(spec, parts)
+    except Rejected as problem:
+        prices = Found((str(problem),))
     material = await gather(spec, folder, parts)
     seen = await parts.evidence.answers(spec.project, parts.clock.now() - PLANNED_FROM)
     found = [
         Found(material.problems, material.notes),
+        prices,
         await asyncio.to_thread(_look, spec, material),
         await _tokens(spec, material.train.good, parts.bases),
     ]
@@ -155,6 +163,17 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     if (never := never_decides(spec.release, *seen)) is not None:
         found.append(Found((never,)))
     return precheck.together(found)
+
+
+async def priced_now(spec: Spec, parts: MaterialParts) -> tuple[Spec, Found]:
+    """The spec with what its machine costs at this moment.
+
+    Raises `Rejected` when nobody knows.
+    """
+    if not spec.place.machine:
+        return spec, Found(())
+    place, said = priced(spec.place, await parts.prices.prices(), parts.clock.now())
+    return replace(spec, place=place), Found((), (f"train.machine: {said}",))
 
 
 async def start_of(spec: Spec, projects: ProjectStore, registry: Registry) -> Version | None:

@@ -15,6 +15,7 @@ from ratchet.ports.data import (
     DatasetStore,
     FileSource,
     ObjectStore,
+    PriceSource,
     StoredDataset,
     TaskSource,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "PeopleTokens",
     "PlacementStore",
     "Position",
+    "PriceSource",
     "Project",
     "ProjectStore",
     "Prompt",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ratchet.core.data import Row, Rows
 from ratchet.core.precheck import Tokens
+from ratchet.core.prices import PriceList
 from ratchet.core.spec import BaseModel
 from ratchet.core.suite import SuiteFile
 
@@ -48,6 +49,13 @@ class TaskSource(Protocol):
 
         Raises `Rejected` when the task, or the harness, is not there or cannot be asked.
         """
+
+
+class PriceSource(Protocol):
+    """What machines cost, as lists say it."""
+
+    async def prices(self) -> Sequence[PriceList]:
+        """Raises `Rejected` naming a list that cannot be read, and the line that is no price."""
 
 
 class BaseModelSource(Protocol):

@@ -99,6 +99,9 @@ class RunStore(Protocol):
     ) -> None:
         """Raises `Conflict` if the run is not in `current`, `Rejected` if the move is illegal."""
 
+    async def put_place(self, run_id: RunId, place: Place) -> None:
+        """What its workers ask for, with the prices of now."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:

@@ -52,6 +52,8 @@ KEPT_SECONDS = 3600
 # Clouds give 30 to 120 seconds before they take a spot machine.
 STOP_SECONDS = 60
 GPU = "nvidia.com/gpu"
+# What clouds label their nodes with, EKS and GKE among them.
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 SECRETS = "/var/run/ratchet"
 WORK = "/work"
 CACHE = "/cache"
@@ -190,7 +192,7 @@ def _pod(attempt: Attempt, cluster: Cluster) -> PodSpec:
             fsGroupChangePolicy="OnRootMismatch",
             seccompProfile=SeccompProfile(type="RuntimeDefault"),
         ),
-        nodeSelector=_required_nodes(place.capacity, cluster) or None,
+        nodeSelector=_required_nodes(place, cluster) or None,
         affinity=_preferred_nodes(place.capacity, cluster),
         tolerations=_tolerations(place, cluster) or None,
         containers=[_container(attempt, cluster)],
@@ -263,12 +265,13 @@ def _volumes(cluster: Cluster) -> list[Volume]:
     ]
 
 
-def _required_nodes(capacity: Capacity, cluster: Cluster) -> dict[str, str]:
-    return {
+def _required_nodes(place: Place, cluster: Cluster) -> dict[str, str]:
+    kind = {
         Capacity.SPOT: cluster.spot,
         Capacity.ON_DEMAND: cluster.on_demand,
         Capacity.ANY: {},
-    }[capacity]
+    }[place.capacity]
+    return {**kind, INSTANCE_TYPE: place.machine} if place.machine else kind
 
 
 def _preferred_nodes(capacity: Capacity, cluster: Cluster) -> Affinity | None:

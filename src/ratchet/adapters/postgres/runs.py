@@ -176,6 +176,9 @@ class PostgresRuns:
         await self._db.all("start_next_run", now=now)
         return [RunId(row["id"]) for row in await self._db.all("active_runs")]
 
+    async def put_place(self, run_id: RunId, place: Place) -> None:
+        await self._db.run("put_place_of_run", id=run_id, place=Jsonb(place.to_json()))
+
     async def move(
         self, run_id: RunId, current: RunState, wanted: RunState, because: str, now: datetime
     ) -> None:

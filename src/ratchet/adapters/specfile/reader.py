@@ -176,6 +176,7 @@ def _place(values: Mapping[str, Any]) -> Place:
         "train",
         image="image",
         deadline_seconds="deadline",
+        machine="machine",
         usd_per_hour="usd_per_hour",
         spot_usd_per_hour="spot_usd_per_hour",
         budget_usd="budget_usd",

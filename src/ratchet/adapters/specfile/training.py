@@ -162,6 +162,12 @@ TRAINING: Mapping[str, Field] = {
         "capacity: spot (in a cluster: and both prices), of the whole training: what the choice "
         "between spot and on-demand is made for. Default: none.",
     ),
+    "train.machine": Field(
+        read_text,
+        STRING,
+        "Kind of machine as its cloud calls it, like g5.xlarge: prices are looked up in "
+        "RATCHET_PRICES, and a cluster's workers run on such nodes only. Default: any.",
+    ),
     "train.spot_usd_per_hour": Field(
         number(0.0001, 10_000.0),
         {"type": "number"},

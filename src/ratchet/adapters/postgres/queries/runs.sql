@@ -34,6 +34,9 @@ RETURNING id;
 -- name: active_runs
 SELECT id FROM runs WHERE state = 'running' ORDER BY created_at;
 
+-- name: put_place_of_run!
+UPDATE runs SET spec = jsonb_set(spec, '{place}', :place::jsonb) WHERE id = :id;
+
 -- name: move_run
 UPDATE runs SET state = :to_state, because = :because,
        ended_at = CASE WHEN :ends THEN :now ELSE ended_at END
