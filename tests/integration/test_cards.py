@@ -100,7 +100,11 @@ def test_preferences_are_learned_by_two(job: Job, tmp_path: Path, method: str) -
 
 
 def test_as_many_cards_as_share_a_batch_evenly() -> None:
-    assert [cards.count(4, size) for size in (16, 6, 5, 2, 1)] == [4, 3, 1, 2, 1]
+    def used(method: str, *sizes: int) -> list[int]:
+        return [cards.count(4, {"method": method, "batch_size": size}) for size in sizes]
+
+    assert used("sft", 16, 6, 5, 2, 1) == [4, 3, 1, 2, 1]
+    assert used("kto", 16, 6, 4, 2) == [4, 3, 2, 1]
 
 
 def test_what_broke_one_process_is_told_before_what_that_did_to_the_others(job: Job) -> None:

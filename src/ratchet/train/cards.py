@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,12 @@ def visible() -> list[str]:
     return given.split(",")[:found] if given else [str(number) for number in range(found)]
 
 
-def count(cards: int, batch_size: int) -> int:
+def count(cards: int, recipe: Mapping[str, Any]) -> int:
     """The most cards among which each batch can be shared evenly."""
-    return max(n for n in range(1, cards + 1) if batch_size % n == 0)
+    size = recipe["batch_size"]
+    # KTO compares the rows that a process has.
+    least = 2 if recipe["method"] == "kto" else 1
+    return max(n for n in range(1, cards + 1) if n == 1 or (size % n == 0 and size // n >= least))
 
 
 def train(job: Job, cards: Sequence[str]) -> Trained:

@@ -17,7 +17,7 @@ def train(job: Job) -> Trained:
     visible = cards.visible()
     if len(visible) < 2:
         return method(job)
-    used = visible[: cards.count(len(visible), job.recipe["batch_size"])]
+    used = visible[: cards.count(len(visible), job.recipe)]
     print(f"training on {len(used)} of {len(visible)} graphics cards", flush=True)
     return cards.train(job, used)
 
