@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from ratchet.adapters.postgres.migrate import sqlalchemy_url
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.durable.flow import Durable, Flow, FlowFunction
+from ratchet.entrypoints.local.postgres import STOP_SIGNAL, Postgres
+from ratchet.entrypoints.local.privileges import become_unprivileged
 
 PATIENCE_SECONDS = 20.0
 
@@ -20,11 +26,12 @@ class Story:
     def __init__(self) -> None:
         self.ran: Counter[str] = Counter()
         self.away = 0
+        self.pause_seconds = 30.0
         self.home: asyncio.AbstractEventLoop | None = None
 
     async def tell(self, flow: Flow, name: str) -> str:
         first = await flow.step("first", self.step, name)
-        while not await flow.receive(30.0):
+        while not await flow.receive(self.pause_seconds):
             continue
         return str(await flow.step("second", self.step, first + "+"))
 
@@ -114,3 +121,53 @@ def test_the_living_go_on_where_the_dead_stopped(database_url: str) -> None:
 
     # The recorded answer was used: the first step did not run again.
     assert story.ran == {"a": 1, "a+": 1}
+
+
+def test_a_database_that_is_killed_and_comes_back_ends_no_flow() -> None:
+    """A wait may end just while nobody listens at the database's socket."""
+    story = Story()
+    story.pause_seconds = 0.5
+    root = Path(tempfile.mkdtemp(prefix="flow-"))  # a short path: sockets must fit in 107 bytes
+    root.chmod(0o711)
+    postgres = Postgres(root / "data", root / "s")
+    postgres.initialise()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*postgres.command(), "-c", "fsync=off"],
+            cwd="/",
+            preexec_fn=become_unprivileged(None),
+            stderr=subprocess.DEVNULL,
+        )
+
+    running = start()
+
+    async def ready() -> bool:
+        return postgres.is_ready()
+
+    async def life(durable: Durable) -> None:
+        nonlocal running
+        await durable.start("tell", "key", "a")
+        await until(lambda: story.did("a"), "the first step")
+        running.kill()
+        running.wait()
+        await asyncio.sleep(4 * story.pause_seconds)
+        running = start()
+        await until(ready, "the database is back")
+        await asyncio.sleep(1.0)
+        await durable.wake("key")
+        await until(lambda: story.did("a+"), "the second step, once woken")
+
+    try:
+        asyncio.run(_until_ready(ready))
+        live(postgres.url.reveal(), "exe_1", story, life)
+    finally:
+        running.send_signal(STOP_SIGNAL)
+        running.wait()
+        shutil.rmtree(root)
+
+    assert story.ran == {"a": 1, "a+": 1}
+
+
+async def _until_ready(ready: Callable[[], Awaitable[bool]]) -> None:
+    await until(ready, "the database is there")

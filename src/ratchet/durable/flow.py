@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
+import sqlalchemy
 import structlog
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos import error as dbos_error
@@ -29,6 +30,19 @@ WAIT_SECONDS_MIN = 0.2
 WAIT_SECONDS_MAX = 5.0
 
 log = structlog.get_logger()
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "handle_error")
+def _is_away(context: sqlalchemy.ExceptionContext) -> None:
+    """Whoever gets no connection at all may get one later: DBOS waits for it.
+
+    It knows that by psycopg's words, which for a socket that nobody listens at are others: the flow
+    would end without a record of its end, and nobody would take it over.
+    """
+    if context.connection is None and isinstance(
+        context.sqlalchemy_exception, sqlalchemy.exc.OperationalError
+    ):
+        context.is_disconnect = True
 
 
 class Flow(Protocol):
