@@ -37,7 +37,8 @@ from tests.stored import NOW, with_database
 
 PROJECTS = ("p1", "p2")
 BY = Caller(name="ana", role=Role.ADMIN)
-CRASH_SHARE = 0.01
+# One in so many steps, somewhere among them: as many crashes in every world.
+CRASH_EVERY = 100
 POLICY = {"promoted": 1, "age_seconds": 60.0, "grace_seconds": 60.0}
 # Of two actors one may be asleep while the other does a hundred things.
 SPEEDS = (1.0, 1.0, 0.1, 0.02)
@@ -55,6 +56,7 @@ class Steps:
         self._chance = chance
         self._waiting: dict[asyncio.Task[None], asyncio.Future[bool]] = {}
         self.taken = self.crashes = 0
+        self._crash_at = chance.randrange(CRASH_EVERY)
 
     async def step(self) -> None:
         """Every effect is one; a crash may come before it."""
@@ -73,8 +75,11 @@ class Steps:
         turn = self._waiting.pop(task, None)
         if turn is None:
             return
+        place = self.taken % CRASH_EVERY
         self.taken += 1
-        turn.set_result(self._chance.random() < CRASH_SHARE)
+        turn.set_result(place == self._crash_at)
+        if place == CRASH_EVERY - 1:
+            self._crash_at = self._chance.randrange(CRASH_EVERY)
         while task not in self._waiting and not task.done():
             await asyncio.sleep(0.0)
 
@@ -266,9 +271,9 @@ class World:
         self.removed += len(found.removed)
 
     async def pin(self) -> None:
-        versions = await self.sql("SELECT id, project FROM versions ORDER BY random() LIMIT 1")
+        versions = await self.sql("SELECT id, project FROM versions ORDER BY id")
         pins = await self.truth.pins()
-        for version in versions:
+        for version in self.chance.sample(versions, min(1, len(versions))):
             try:
                 if pins and self.chance.random() < 0.5:
                     await unpin(pins[0].project, pins[0].subject, BY, self.parts)
