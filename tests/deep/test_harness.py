@@ -142,5 +142,7 @@ def test_a_run_asks_a_task_of_the_served_model(tmp_path: Path, harness: Harness)
 
     assert run["state"] == "gated", run["because"]
     assert "colours.accuracy" in run["because"]
-    asked = [each for each in found["items"] if each["row"]["metadata"].get("task") == "colours"]
+    asked = [
+        each for each in found["items"] if each["row"].get("metadata", {}).get("task") == "colours"
+    ]
     assert [each["row"]["messages"][0]["content"] for each in asked] == [q for q, _ in ASKED]
