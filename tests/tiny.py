@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,6 +19,17 @@ CHAT = (
     "{% for m in messages %}{{'<|im_start|>'+m['role']+'\\n'+m['content']+'<|im_end|>\\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\\n'}}{% endif %}"
 )
+RECIPE: dict[str, Any] = {
+    "lora": {"rank": 8, "alpha": 16},
+    "epochs": 1.0,
+    "learning_rate": 1e-2,
+    "batch_size": 4,
+    "max_length_tokens": 64,
+    "seed": 3,
+    "beta": 0.1,
+    "checkpoint_every_steps": 4,
+}
+"""Of a training that learns the colours."""
 COLOURS = ("red", "blue")
 WORDS = ("the", "ball", "is", "here", "there", "my", "car", "one", "a", "big", "small", "door")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,19 @@ def test_a_run_asks_a_task_of_the_served_model(tmp_path: Path, harness: Harness)
         each for each in found["items"] if each["row"].get("metadata", {}).get("task") == "colours"
     ]
     assert [each["row"]["messages"][0]["content"] for each in asked] == [q for q, _ in ASKED]
+
+
+def test_who_asked_is_killed_and_nobody_goes_on_asking(harness: Harness) -> None:
+    command = harness.items({"task": "colours", "limit": 1})
+    asks = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    asker = subprocess.Popen([sys.executable, "-c", asks, *command])
+    until = time.monotonic() + 10.0
+    while not (found := Path(f"/proc/{asker.pid}/task/{asker.pid}/children").read_text().split()):
+        assert time.monotonic() < until
+    time.sleep(1.5)  # it has begun to watch, and imports for many seconds more
+    asker.kill()
+    asker.wait()
+
+    while Path(f"/proc/{found[0]}").exists():
+        assert time.monotonic() < until, "it goes on"
+        time.sleep(0.1)

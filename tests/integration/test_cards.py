@@ -6,6 +6,9 @@ import json
 import os
 import queue
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +22,7 @@ from ratchet.train.job import Job, Preempted, Trained
 from ratchet.train.methods import method_of
 from tests import tiny
 
-RECIPE: dict[str, Any] = {
-    "method": "sft",
-    "lora": {"rank": 8, "alpha": 16},
-    "epochs": 1.0,
-    "learning_rate": 1e-2,
-    "batch_size": 4,
-    "max_length_tokens": 64,
-    "seed": 3,
-    "beta": 0.1,
-    "checkpoint_every_steps": 4,
-}
+RECIPE = {**tiny.RECIPE, "method": "sft"}
 # Names of cards that are not there: the processes use cores.
 TWO = ["0", "1"]
 
@@ -146,3 +139,33 @@ def test_one_that_is_killed_takes_the_others_along(job: Job, tmp_path: Path, vic
         cards.train(replace(job, work=tmp_path, report=report), TWO)
 
     assert not ranks()
+
+
+ALONE = """
+import json, sys
+from pathlib import Path
+from ratchet.kit.processes import StopNotice
+from ratchet.train import cards
+from ratchet.train.job import Job
+
+base, work, rows, recipe = sys.argv[1:]
+job = Job(base=Path(base), start=None, rows=json.loads(rows), recipe=json.loads(recipe),
+          work=Path(work), report=lambda _, losses: print(losses, flush=True), stop=StopNotice())
+cards.train(job, ["0", "1"])
+"""
+
+
+def test_a_worker_that_is_killed_takes_all_of_them_along(job: Job, tmp_path: Path) -> None:
+    said = [str(job.base), str(tmp_path), json.dumps(list(job.rows)), json.dumps(RECIPE)]
+    worker = subprocess.Popen([sys.executable, "-c", ALONE, *said], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    assert any(line.startswith(b"[(") for line in worker.stdout), "it trains"
+    at_work = below(worker.pid)
+    worker.kill()
+    worker.wait()
+
+    until = time.monotonic() + 10.0
+    while any(Path(f"/proc/{pid}").exists() for pid in at_work):
+        assert time.monotonic() < until, "somebody is left"
+        time.sleep(0.1)
+    assert len(at_work) >= 4

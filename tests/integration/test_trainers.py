@@ -25,16 +25,7 @@ from ratchet.train.job import Job, Preempted, Trained
 from tests import tiny
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trainers" / "plain.py"
-RECIPE: dict[str, Any] = {
-    "lora": {"rank": 8, "alpha": 16},
-    "epochs": 1.0,
-    "learning_rate": 1e-2,
-    "batch_size": 4,
-    "max_length_tokens": 64,
-    "seed": 3,
-    "beta": 0.1,
-    "checkpoint_every_steps": 4,
-}
+RECIPE = tiny.RECIPE
 
 
 @pytest.fixture(scope="module")

@@ -27,15 +27,7 @@ from ratchet.train.store import Store, is_disk_full
 from ratchet.train.training import machine_taken
 from tests import killable, tiny
 
-RECIPE: dict[str, Any] = {
-    "lora": {"rank": 8, "alpha": 16},
-    "epochs": 1.0,
-    "learning_rate": 1e-2,
-    "batch_size": 4,
-    "max_length_tokens": 64,
-    "seed": 3,
-    "checkpoint_every_steps": 4,
-}
+RECIPE = tiny.RECIPE
 
 
 @pytest.fixture(scope="module")

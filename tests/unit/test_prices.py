@@ -122,7 +122,7 @@ def test_a_price_that_is_not_known_is_asked_for(
     [
         ([], "no list of prices"),
         ({**OURS, "currency": "EUR"}, "currency: found 'EUR', expected USD"),
-        ({**OURS, "at": "yesterday"}, "found 'yesterday', expected a moment"),
+        ({**OURS, "at": "yesterday"}, "at: found 'yesterday', expected a moment"),
         ({**OURS, "at": "2026-11-28T05:00:00"}, "expected a moment and its zone"),
         ({"machines": {"m": 1.0}}, "machines.m: found 1.0, expected on_demand and spot"),
         ({"machines": {"m": {"spot": 1.0}}}, "machines.m.spot: found 1.0"),
@@ -134,6 +134,10 @@ def test_a_price_that_is_not_known_is_asked_for(
         ({"machines": {"m": {"on_demand": 41_000}}}, "found 41000"),
         ({"SpotPriceHistory": [{"SpotPrice": "1"}]}, r"SpotPriceHistory\[0\]: expected Instance"),
         ({"SpotPriceHistory": [change("a", "0.0", "2026-11-28T05:00Z")]}, "found '0.0'"),
+        (
+            {"PriceList": [product({"USD": "1.006"}), product({"USD": "1.2"})]},
+            r"PriceList\[1\]: g5.xlarge costs 1.006 and 1.2: fetch the list of one region",
+        ),
         ({"PriceList": ["{"]}, r"PriceList\[0\]: expected a product"),
         ({"PriceList": [product({"CNY": "7.1"})]}, "found prices in CNY, expected USD"),
     ],

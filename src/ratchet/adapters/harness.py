@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Mapping
 
 from ratchet.core.data import Rows, read_rows
 from ratchet.core.errors import Rejected
 from ratchet.harness import Harness
-from ratchet.kit.processes import their_environment
+from ratchet.kit.processes import ProgramFailed, output_of
 
 # The first time it fetches what the task asks.
 SECONDS_MAX = 900.0
@@ -27,17 +26,12 @@ class HarnessTasks:
 
     def _items(self, how: Mapping[str, object]) -> tuple[Rows, Mapping[str, object]]:
         try:
-            done = subprocess.run(
-                self._harness.items(how),
-                capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
-                stdin=subprocess.DEVNULL, env=their_environment(),
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Rejected(f"evaluate: lm_eval: {error}") from error
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise Rejected(f"evaluate: lm_eval, by {self._harness.python}: {said[-1]}")
-        told = json.loads(done.stdout)
+            told = json.loads(output_of(self._harness.items(how), SECONDS_MAX))
+        except ProgramFailed as error:
+            raise Rejected(
+                f"evaluate: lm_eval: {error} (RATCHET_LM_EVAL_PYTHON names an interpreter that "
+                "has it)"
+            ) from error
         if "fault" in told:
             raise Rejected(f"evaluate: lm_eval: {told['fault']}")
         rows = read_rows(str(how["task"]), map(json.dumps, told["rows"]))

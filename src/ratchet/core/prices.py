@@ -47,7 +47,7 @@ def read_prices(value: object, at: datetime) -> PriceList:
         case {"SpotPriceHistory": list(entries)}:
             return PriceList(at, spot=_spot_of_aws(entries))
         case {"PriceList": list(products)}:
-            return PriceList(at, on_demand=dict(_on_demand_of_aws(products)))
+            return PriceList(at, on_demand=_on_demand_of_aws(products))
         case {"machines": dict(machines)}:
             return _ours(machines, given, at)
     raise Rejected(
@@ -60,7 +60,7 @@ def _ours(machines: Mapping[str, object], value: Mapping[str, object], at: datet
     if (currency := value.get("currency", "USD")) != "USD":
         raise Rejected(f"currency: found {currency!r}, expected USD: budgets are in dollars")
     if "at" in value:
-        at = _moment(value["at"])
+        at = _moment(value["at"], "at")
     on_demand, spot = {}, {}
     for name, given in machines.items():
         if not isinstance(given, dict) or not given.keys() <= {"on_demand", "spot"}:
@@ -83,7 +83,7 @@ def _spot_of_aws(entries: Sequence[object]) -> dict[str, dict[str, float]]:
             case {"InstanceType": str(machine), "AvailabilityZone": str(zone),
                   "SpotPrice": usd, "Timestamp": changed}:  # fmt: skip
                 key, price = (machine, zone), _price(usd, f"{place}.SpotPrice")
-                since = _moment(changed)
+                since = _moment(changed, f"{place}.Timestamp")
             case _:
                 wanted = "InstanceType, AvailabilityZone, SpotPrice and Timestamp"
                 raise Rejected(f"{place}: expected {wanted}")
@@ -104,7 +104,19 @@ _PLAIN = {
 }
 
 
-def _on_demand_of_aws(products: Sequence[object]) -> Iterator[tuple[str, float]]:
+def _on_demand_of_aws(products: Sequence[object]) -> dict[str, float]:
+    """One price a machine: a list of several regions has several."""
+    found: dict[str, float] = {}
+    for place, machine, price in _plain_of_aws(products):
+        if found.setdefault(machine, price) != price:
+            raise Rejected(
+                f"{place}: {machine} costs {found[machine]:g} and {price:g}: fetch the list of one "
+                "region (Field=regionCode)"
+            )
+    return found
+
+
+def _plain_of_aws(products: Sequence[object]) -> Iterator[tuple[str, str, float]]:
     for number, text in enumerate(products):
         place = f"PriceList[{number}]"
         try:
@@ -122,7 +134,7 @@ def _on_demand_of_aws(products: Sequence[object]) -> Iterator[tuple[str, float]]
             ) from None
         if "USD" not in prices:
             raise Rejected(f"{place}: found prices in {', '.join(prices)}, expected USD")
-        yield str(machine), _price(prices["USD"], f"{place} ({machine})")
+        yield place, str(machine), _price(prices["USD"], f"{place} ({machine})")
 
 
 def _price(value: object, place: str) -> float:
@@ -135,13 +147,14 @@ def _price(value: object, place: str) -> float:
     return price
 
 
-def _moment(value: object) -> datetime:
+def _moment(value: object, place: str) -> datetime:
+    fault = f"{place}: found {value!r:.40}, expected a moment and its zone: 2026-11-28T06:00:00Z"
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
-        raise Rejected(f"found {value!r:.40}, expected a moment: 2026-11-28T06:00:00Z") from None
+        raise Rejected(fault) from None
     if moment.tzinfo is None:
-        raise Rejected(f"found {value!r:.40}, expected a moment and its zone: 2026-11-28T06:00:00Z")
+        raise Rejected(fault)
     return moment
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,30 @@ def their_environment() -> dict[str, str]:
     """Ours, for somebody else's program: without the way to the control plane and its stores."""
     ours = os.environ.items()  # noqa: TID251 - handed on, not read
     return {name: value for name, value in ours if not name.startswith(HIDDEN)}
+
+
+class ProgramFailed(Exception):
+    """It could not be run, took too long, or ended badly; with the last that it said."""
+
+
+def output_of(command: Sequence[str], seconds_max: float) -> str:
+    """What somebody else's program prints.  Raises `ProgramFailed`."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds_max,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=their_environment(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ProgramFailed(str(error)) from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ProgramFailed(f"by {command[0]}: {said[-1]}")
+    return done.stdout
 
 
 def peak_memory_bytes(pid: int) -> int:

@@ -136,7 +136,7 @@ async def _captured(spec: Spec, parts: MaterialParts) -> Captured:
 async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     """Everything that can be known before work begins, all problems at once.  Read only."""
     try:
-        spec, prices = await priced_now(spec, parts)
+        spec, prices = await _priced_now(spec, parts)
     except Rejected as problem:
         prices = Found((str(problem),))
     material = await gather(spec, folder, parts)
@@ -165,7 +165,7 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     return precheck.together(found)
 
 
-async def priced_now(spec: Spec, parts: MaterialParts) -> tuple[Spec, Found]:
+async def _priced_now(spec: Spec, parts: MaterialParts) -> tuple[Spec, Found]:
     """The spec with what its machine costs at this moment.
 
     Raises `Rejected` when nobody knows.
@@ -173,7 +173,8 @@ async def priced_now(spec: Spec, parts: MaterialParts) -> tuple[Spec, Found]:
     if not spec.place.machine:
         return spec, Found(())
     place, said = priced(spec.place, await parts.prices.prices(), parts.clock.now())
-    return replace(spec, place=place), Found((), (f"train.machine: {said}",))
+    facts = {"usd_per_hour": place.usd_per_hour, "spot_usd_per_hour": place.spot_usd_per_hour}
+    return replace(spec, place=place), Found((), (f"train.machine: {said}",), facts)
 
 
 async def start_of(spec: Spec, projects: ProjectStore, registry: Registry) -> Version | None:

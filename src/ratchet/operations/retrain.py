@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from ratchet.kit.digest import digest_bytes
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.evaluations import reports, suite_report, weights_of
-from ratchet.operations.material import MaterialParts, gather, inspect, priced_now, start_of
+from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.operations.placement import PlacementParts, is_placed, placed
 from ratchet.operations.shelf import shelve
 from ratchet.operations.tracking import TrackingParts, mirror
@@ -120,9 +120,11 @@ class Pipeline:
         found = await inspect(run.spec, run.source_dir, self.material)
         if found.problems:
             raise Rejected("\n".join(found.problems))
-        priced, _ = await priced_now(run.spec, self.material)
-        if priced.place != run.spec.place:
-            await self.runs.put_place(run_id, priced.place)
+        if run.spec.place.machine:
+            prices: dict[str, Any] = {
+                key: found.facts[key] for key in ("usd_per_hour", "spot_usd_per_hour")
+            }
+            await self.runs.put_place(run_id, replace(run.spec.place, **prices))
         detail = {**found.facts, "notes": list(found.notes)}
         because = f"{found.facts['rows']} rows, no problem found"
         await self._end(run_id, StageName.CHECK, detail, because)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 
 from ratchet.core.errors import Unavailable
-from ratchet.kit.processes import their_environment
+from ratchet.kit.processes import ProgramFailed, output_of
 from ratchet.ports import Tracked
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -37,17 +36,10 @@ class WandbTracker:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._write(tracked, Path(folder))
             try:
-                done = subprocess.run(
-                    [self._python, str(PROGRAM), folder],
-                    capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
-                    stdin=subprocess.DEVNULL, env=their_environment(),
-                )  # fmt: skip
-            except (OSError, subprocess.TimeoutExpired) as error:
+                said = output_of([self._python, str(PROGRAM), folder], SECONDS_MAX)
+            except ProgramFailed as error:
                 raise Unavailable(f"W&B: {error}") from error
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise Unavailable(f"W&B, by {self._python}: {said[-1]}")
-        return done.stdout.strip().splitlines()[-1]
+        return said.strip().splitlines()[-1]
 
     def _write(self, tracked: Tracked, folder: Path) -> None:
         version = tracked.version
