@@ -30,6 +30,9 @@ class Spot:
     """From the word that a machine is taken away until it is gone; 0: without a word."""
 
 
+FLEET = "RATCHET_FLEET_DATABASE_URL"
+
+
 def spot_of(env: Mapping[str, str]) -> Spot | None:
     """Raises `ValueError` for what is no number, no moment or not positive."""
     if not (paths := env.get("RATCHET_SPOT_TRACES", "")):
@@ -62,6 +65,10 @@ class Wandb:
 class Settings:
     database_url: Secret
     """PostgreSQL.  `DATABASE_URL`; the embedded stack sets it to its own server."""
+
+    fleet_database_url: Secret | None = None
+    """PostgreSQL of the stack whose pools this one shares: `RATCHET_FLEET_DATABASE_URL`.  None: its
+    own."""
 
     token: Secret
     """Who may change things: `RATCHET_TOKEN_FILE` holds it.  People and programs on this machine
@@ -148,6 +155,7 @@ class Settings:
             secret = Path(env["RATCHET_SECRET_FILE"]).read_text().strip()
             return cls(
                 database_url=Secret(env["DATABASE_URL"]),
+                fleet_database_url=Secret(fleet) if (fleet := env.get(FLEET)) else None,
                 token=Secret(token),
                 secret=Secret(secret),
                 objects_url=env["RATCHET_OBJECTS_URL"],

@@ -18,6 +18,7 @@ from ratchet.adapters.postgres.access import PostgresAccess
 from ratchet.adapters.postgres.artifacts import PostgresArtifacts
 from ratchet.adapters.postgres.bell import PostgresBell
 from ratchet.adapters.postgres.executors import PostgresExecutors
+from ratchet.adapters.postgres.fleet import PostgresFleet
 from ratchet.adapters.postgres.gateway import PostgresEngines, PostgresGateway, PostgresRecords
 from ratchet.adapters.postgres.ledger import PostgresLedger
 from ratchet.adapters.postgres.notices import PostgresNotices
@@ -54,6 +55,7 @@ from ratchet.operations.access import AccessParts
 from ratchet.operations.artifacts import ArtifactParts
 from ratchet.operations.datasets import DatasetParts
 from ratchet.operations.evaluations import EvaluationParts
+from ratchet.operations.fleet import FleetParts
 from ratchet.operations.ledger import LedgerParts
 from ratchet.operations.material import MaterialParts
 from ratchet.operations.notices import NoticeParts
@@ -67,11 +69,13 @@ from ratchet.operations.shelf import Shelf
 from ratchet.operations.tracking import TrackingParts
 from ratchet.operations.triggers import TriggerParts
 from ratchet.operations.turns import TurnParts
-from ratchet.ports import EventSink, MetricSink, ObjectStore, Tracker
+from ratchet.ports import EventSink, FleetStore, MetricSink, ObjectStore, Tracker
 from ratchet.settings import Settings, environment
 
 # Nobody waits for the control plane's calls, as a request would.
 VALKEY_SECONDS = 1.0
+# One run looks at a time.
+FLEET_CONNECTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Parts:
 
     settings: Settings
     database: Database
+    fleet_database: Database
+    """Its own, unless it shares another's pools."""
     bell: PostgresBell
     durable: Durable
     runs: RunParts
@@ -102,6 +108,7 @@ class Parts:
     turns: TurnParts
     metrics: MetricSink
     executors: PostgresExecutors
+    fleet: FleetParts
     views: PostgresViews
 
 
@@ -110,6 +117,7 @@ def build(settings: Settings) -> Parts:
     clock = SystemClock()
     url = settings.database_url.reveal()
     database = Database(url, size_max=settings.database_connections)
+    fleet = _fleet(settings, database)
     projects, runs = PostgresProjects(database), PostgresRuns(database)
     attempts = PostgresAttempts(database)
     audit, releases = PostgresAudit(database), PostgresReleases(database)
@@ -117,7 +125,7 @@ def build(settings: Settings) -> Parts:
     keys, shadow = PostgresAccess(database), PostgresShadow(database)
     samples = PostgresSamples(database)
     models = OpenAi(environment().get)
-    material = _material(settings, database, clock)
+    material = _material(settings, database, clock, PostgresFleet(fleet))
     objects = ObstoreObjects(settings.objects_url)
     shelf = Shelf(PostgresArtifacts(database), objects, clock)
     datasets = DatasetParts(PostgresDatasets(database), shelf, clock)
@@ -135,6 +143,7 @@ def build(settings: Settings) -> Parts:
     return Parts(
         settings=settings,
         database=database,
+        fleet_database=fleet,
         bell=PostgresBell(url, "work"),
         durable=Durable(_with_driver(url), new_id("exe"), {"retrain": pipeline.retrain}),
         runs=run_parts,
@@ -159,6 +168,7 @@ def build(settings: Settings) -> Parts:
         turns=TurnParts(turns, turns, _sinks(settings), projects, audit, clock),
         metrics=releases,
         executors=PostgresExecutors(database),
+        fleet=FleetParts(material.fleet, audit, clock),
         views=PostgresViews(database),
     )
 
@@ -184,7 +194,15 @@ def _console(settings: Settings) -> str:
     return settings.console_url or f"http://{settings.http_host}:{settings.http_port}"
 
 
-def _material(settings: Settings, database: Database, clock: Clock) -> MaterialParts:
+def _fleet(settings: Settings, own: Database) -> Database:
+    if settings.fleet_database_url is None:
+        return own
+    return Database(settings.fleet_database_url.reveal(), size_max=FLEET_CONNECTIONS)
+
+
+def _material(
+    settings: Settings, database: Database, clock: Clock, fleet: FleetStore
+) -> MaterialParts:
     return MaterialParts(
         files=LocalFiles(),
         tasks=HarnessTasks(settings.harness),
@@ -196,6 +214,7 @@ def _material(settings: Settings, database: Database, clock: Clock) -> MaterialP
         projects=PostgresProjects(database),
         registry=PostgresRegistry(database),
         clock=clock,
+        fleet=fleet,
         market=_market(settings),
     )
 
@@ -223,12 +242,16 @@ def _pipeline(
     database: Database, material: MaterialParts, datasets: DatasetParts, tracking: TrackingParts
 ) -> Pipeline:
     releases, objects = PostgresReleases(database), datasets.objects
-    placements = PlacementParts(PostgresPlacements(database), material.market, datasets.clock)
+    placements = PlacementParts(
+        PostgresPlacements(database), material.fleet, material.market, datasets.clock
+    )
+    attempts = PostgresAttempts(database)
     return Pipeline(
         projects=PostgresProjects(database),
         runs=PostgresRuns(database),
         stages=PostgresStages(database),
-        attempts=PostgresAttempts(database),
+        attempts=attempts,
+        workers=attempts,
         registry=PostgresRegistry(database),
         releases=releases,
         evidence=releases,

@@ -20,7 +20,14 @@ from ratchet.core.errors import Rejected
 from ratchet.harness import Harness
 from ratchet.kit.clock import SystemClock
 from ratchet.operations.material import MaterialParts, inspect
-from ratchet.ports import AnsweredSource, AttemptStore, EvidenceSource, ProjectStore, Registry
+from ratchet.ports import (
+    AnsweredSource,
+    AttemptStore,
+    EvidenceSource,
+    FleetStore,
+    ProjectStore,
+    Registry,
+)
 from tests import tiny
 
 BAD = Path(__file__).parents[1] / "bad"
@@ -111,6 +118,7 @@ def look(case: Path, model: Path, folder: Path) -> tuple[str, ...]:
         projects=cast(ProjectStore, NobodyAsked()),
         registry=cast(Registry, NobodyAsked()),
         clock=SystemClock(),
+        fleet=cast(FleetStore, NobodyAsked()),
     )
     spec = load_spec(project / "ratchet.yaml")
     return asyncio.run(inspect(spec, project, parts)).problems

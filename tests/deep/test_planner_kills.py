@@ -96,7 +96,7 @@ class World:
         return replace(
             made,
             attempts=Fragile(made.attempts, self.dies),
-            placement=PlacementParts(store, self.market, self.clock),
+            placement=PlacementParts(store, parts.material.fleet, self.market, self.clock),
             clock=self.clock,
         )
 

@@ -49,8 +49,14 @@ class Place:
     """Of an attempt: where it was placed."""
     budget_usd: float = 0.0
     """Of a run's workers, all attempts together."""
+    pool: str = ""
+    """Whose slots it takes, shared with other projects; empty: none."""
+    priority: int = 0
+    """Among those that share the pool: the higher goes first."""
 
     def __post_init__(self) -> None:
+        if self.priority and not self.pool:
+            raise Rejected("train.priority needs train.pool: those who share it are compared")
         if self.budget_usd and not (self.usd_per_hour or self.machine):
             raise Rejected("train.budget_usd needs train.usd_per_hour: what a machine costs")
         if self.executor is Executor.KUBERNETES:
@@ -68,6 +74,11 @@ class Place:
         for name, given in only.items():
             if given:
                 raise Rejected(f"{name}: expected with train.executor: kubernetes only")
+
+    @property
+    def slots(self) -> int:
+        """Of a pool: one for each graphics card, or one."""
+        return max(1, self.gpus)
 
     @property
     def at_once(self) -> Place:

@@ -49,6 +49,8 @@ async def serve(settings: Settings) -> None:
     await _migrate_patiently(settings.database_url.reveal())
     parts = build(settings)
     await parts.database.open()
+    if parts.fleet_database is not parts.database:
+        await parts.fleet_database.open()
     await prepare(parts.access)
     parts.durable.launch()
     metrics = Metrics()
@@ -73,6 +75,8 @@ async def serve(settings: Settings) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         await rpc.stop(grace=1.0)
         parts.durable.close()
+        if parts.fleet_database is not parts.database:
+            await parts.fleet_database.close()
         await parts.database.close()
 
 

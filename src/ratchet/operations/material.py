@@ -15,7 +15,8 @@ from ratchet.core.compute import estimate
 from ratchet.core.data import Row, Rows
 from ratchet.core.dataset import is_held_out
 from ratchet.core.errors import Rejected
-from ratchet.core.place import Capacity, Executor
+from ratchet.core.fleet.answer import check_slots
+from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.placement.forecast import foreseen
 from ratchet.core.placement.market import Player
 from ratchet.core.placement.plan import START_SECONDS_GUESSED
@@ -31,6 +32,7 @@ from ratchet.ports import (
     BaseModelSource,
     EvidenceSource,
     FileSource,
+    FleetStore,
     PriceSource,
     ProjectStore,
     Registry,
@@ -55,6 +57,7 @@ class MaterialParts:
     projects: ProjectStore
     registry: Registry
     clock: Clock
+    fleet: FleetStore
     market: Player | None = None
     """Spot capacity of this machine."""
 
@@ -154,6 +157,8 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     is_local_spot = (spec.place.executor, spec.place.capacity) == (Executor.LOCAL, Capacity.SPOT)
     if is_local_spot and parts.market is None:
         found.append(Found((NO_SPOT,)))
+    if spec.place.pool:
+        found.append(await _pool(spec.place, parts.fleet))
     if (fault := await parts.bases.problem(spec.base)) is not None:
         found.append(Found((fault,)))
     try:
@@ -163,6 +168,14 @@ async def inspect(spec: Spec, folder: Path, parts: MaterialParts) -> Found:
     if (never := never_decides(spec.release, *seen)) is not None:
         found.append(Found((never,)))
     return precheck.together(found)
+
+
+async def _pool(wish: Place, fleet: FleetStore) -> Found:
+    try:
+        check_slots(wish, await fleet.pool(wish.pool))
+    except Rejected as problem:
+        return Found((str(problem),))
+    return Found(())
 
 
 async def _priced_now(spec: Spec, parts: MaterialParts) -> tuple[Spec, Found]:

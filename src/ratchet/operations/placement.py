@@ -9,6 +9,7 @@ from datetime import datetime
 
 from ratchet.core.artifact import RunId
 from ratchet.core.checkpoints import SAVE_SECONDS_GUESSED, interval_seconds
+from ratchet.core.fleet.answer import kind_of
 from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.placement.availability import PUBLIC
 from ratchet.core.placement.market import Player, Zone
@@ -23,7 +24,8 @@ from ratchet.core.placement.plan import (
 from ratchet.core.placement.replay import Seen
 from ratchet.core.placement.terms import Action, Machine
 from ratchet.kit.clock import Clock
-from ratchet.ports import PlacementStore, Training
+from ratchet.operations.fleet import POOL_LOOK_SECONDS, Need, pooled
+from ratchet.ports import FleetStore, PlacementStore, Training
 
 DELAY_STEP_SECONDS = 30.0
 # What was estimated before the first step may be wrong by so much.
@@ -36,6 +38,7 @@ REPEATED_SECONDS_MAX = interval_seconds(SAVE_SECONDS_GUESSED)
 @dataclass(frozen=True, slots=True)
 class PlacementParts:
     store: PlacementStore
+    fleet: FleetStore
     market: Player | None
     """None: no spot capacity is known here, and workers run at once."""
     clock: Clock
@@ -72,17 +75,55 @@ async def placed(run_id: RunId, project: str, wish: Place, parts: PlacementParts
         zones, speed = parts.market.zones(now, PUBLIC), parts.market.speed
     facts = facts_of(training, wish, speed, now)
     decision, tick = await asyncio.to_thread(_decide, facts, wish, zones, speed)
-    await parts.store.add(run_id, decision, now)
     wanted = _place(decision, wish)
     if wish.executor is Executor.KUBERNETES:
         wanted = _in_cluster(wanted, training, wish)
-    return Placed(
+    found = Placed(
         decision=decision,
         training=training,
         place=wanted,
         moves=training.place is not None and not _is_there(training.place, wanted),
         look_again_seconds=max(LOOK_SECONDS_MIN, tick / speed / 2),
     )
+    if wish.pool:
+        found = await _in_pool(run_id, project, wish, found, facts, speed, parts.fleet)
+    await parts.store.add(run_id, found.decision, now)
+    return found
+
+
+async def _in_pool(
+    run_id: RunId,
+    project: str,
+    wish: Place,
+    found: Placed,
+    facts: Facts,
+    speed: float,
+    fleet: FleetStore,
+) -> Placed:
+    """What others leave of it."""
+    need = Need(
+        time_left_seconds=facts.time_left_seconds / speed if wish.deadline_seconds else None,
+        work_left_seconds=max(facts.work_left_seconds, facts.work_left_max_seconds) / speed,
+        delay_seconds=facts.delay_seconds / speed,
+    )
+    there = found.training.place
+    shared = await pooled(run_id, project, wish, found.place, there, need, fleet)
+    decision = found.decision
+    if shared.place != found.place:
+        zone = "" if shared.place is None else shared.place.zone
+        action = Action.WAIT if shared.place is None else _ACTIONS[kind_of(shared.place)]
+        because = shared.grant.because
+        decision = replace(decision, action=action, zone=zone, because=because)
+    return replace(
+        found,
+        decision=decision,
+        place=shared.place,
+        moves=shared.moves,
+        look_again_seconds=min(found.look_again_seconds, POOL_LOOK_SECONDS),
+    )
+
+
+_ACTIONS = {Capacity.SPOT: Action.SPOT, Capacity.ON_DEMAND: Action.ON_DEMAND}
 
 
 def _decide(

@@ -37,6 +37,7 @@ from ratchet.kit.digest import digest_bytes
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.evaluations import reports, suite_report, weights_of
+from ratchet.operations.fleet import Need, pooled
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.operations.placement import PlacementParts, is_placed, placed
 from ratchet.operations.shelf import shelve
@@ -52,6 +53,7 @@ from ratchet.ports import (
     RunStore,
     StageStore,
     StoredRelease,
+    WorkerDesk,
 )
 from ratchet.stats.bootstrap import wilson_interval
 
@@ -70,6 +72,7 @@ class Pipeline:
     runs: RunStore
     stages: StageStore
     attempts: AttemptStore
+    workers: WorkerDesk
     registry: Registry
     releases: ReleaseStore
     evidence: EvidenceSource
@@ -181,8 +184,31 @@ class Pipeline:
         number = next_attempt(last)
         if stage is StageName.TRAIN and is_placed(run.spec.place, self.placement):
             return await self._attempt_placed(run, number)
+        if run.spec.place.pool:
+            return await self._attempt_pooled(run, stage, number)
         if number is not None:
             await self._ask_for_worker(run, stage, number, run.spec.place.at_once)
+        return False
+
+    async def _attempt_pooled(self, run: Run, stage: StageName, number: int | None) -> float | bool:
+        """Ask for a worker once the pool has a slot, or have the one that is there leave."""
+        wanted = run.spec.place.at_once
+        alive = [each for each in await self.workers.live() if each.run_id == run.id]
+        # An evaluation keeps nothing when it leaves.
+        need = Need(may_leave=stage is StageName.TRAIN)
+        found = await pooled(
+            run.id,
+            run.spec.project,
+            run.spec.place,
+            wanted,
+            alive[0].place if alive else None,
+            need,
+            self.placement.fleet,
+        )
+        if number is not None and found.place is not None:
+            await self._ask_for_worker(run, stage, number, found.place)
+        elif found.moves and alive:
+            await self.attempts.ask_to_leave(alive[0].id, self.clock.now())
         return False
 
     async def _attempt_placed(self, run: Run, number: int | None) -> float:
@@ -249,7 +275,12 @@ class Pipeline:
         run = await self.runs.get(run_id)
         await self._keep_baseline_reports(run, result)
         detail = {"reports": result["uri"], "baseline": (await self._baseline(run)).id}
+        await self._leave_pool(run)
         await self._end(run_id, stage, detail, "candidate and baseline answered")
+
+    async def _leave_pool(self, run: Run) -> None:
+        if run.spec.place.pool:
+            await self.placement.fleet.release(run.id)
 
     async def _keep_baseline_reports(self, run: Run, result: Mapping[str, Any]) -> None:
         stored = await self._get(str(result["uri"]))
@@ -378,6 +409,7 @@ class Pipeline:
     async def finish_failed(self, run_id: RunId, because: str) -> str:
         """End a run that cannot go on.  By run."""
         run = await self.runs.get(run_id)
+        await self._leave_pool(run)
         if run.state.is_end:
             return run.state.value
         now = self.clock.now()

@@ -19,6 +19,7 @@ from ratchet.ports.data import (
     StoredDataset,
     TaskSource,
 )
+from ratchet.ports.fleet import FleetStore
 from ratchet.ports.gateway import (
     AccessRecord,
     AccessStore,
@@ -111,6 +112,7 @@ __all__ = [
     "EvidenceSource",
     "FileSource",
     "FileStore",
+    "FleetStore",
     "Forge",
     "GatewayReport",
     "GatewayStore",

@@ -180,6 +180,8 @@ def _place(values: Mapping[str, Any]) -> Place:
         usd_per_hour="usd_per_hour",
         spot_usd_per_hour="spot_usd_per_hour",
         budget_usd="budget_usd",
+        pool="pool",
+        priority="priority",
     )
     given |= _given(values, "train.resources", cpus="cpus", memory_bytes="memory", gpus="gpus")
     for key, kind in (("executor", Executor), ("capacity", Capacity)):

@@ -152,6 +152,18 @@ TRAINING: Mapping[str, Field] = {
         "Machines that may be taken away (spot), that are not, or either, the cheap ones first. "
         "Local workers: spot waits for it as long as the deadline allows. Default any.",
     ),
+    "train.pool": Field(
+        read_text,
+        STRING,
+        "Pool of slots that the run's workers take, shared with other projects (`ratchet fleet`); "
+        "a slot for each graphics card, or one. Default: none is asked for.",
+    ),
+    "train.priority": Field(
+        read_whole(-1000, 1000),
+        {"type": "integer"},
+        "Among those that share train.pool: the higher goes first, and lower ones are asked to "
+        "leave for it. Default 0.",
+    ),
     "train.image": Field(
         read_text, STRING, "Container image of a cluster's workers. Default: the executor's."
     ),

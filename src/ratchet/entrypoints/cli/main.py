@@ -21,6 +21,7 @@ from ratchet.entrypoints.cli import (
     data,
     engine,
     evals,
+    fleet,
     gate,
     gateway,
     key,
@@ -48,6 +49,7 @@ app.add_typer(artifact.app, name="artifact")
 app.add_typer(data.app, name="data")
 app.add_typer(engine.app, name="engine")
 app.add_typer(evals.app, name="eval")
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(gate.app, name="gate")
 app.add_typer(gateway.app, name="gateway")
 app.add_typer(key.app, name="key")

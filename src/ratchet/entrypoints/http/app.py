@@ -17,6 +17,7 @@ from ratchet.entrypoints.http import (
     engines,
     errors,
     evaluations,
+    fleet,
     ledger,
     node,
     releases,
@@ -57,6 +58,7 @@ def build_app(parts: Parts, metrics: Metrics) -> FastAPI:
         app.include_router(router, prefix=API, dependencies=reads)
     app.include_router(access.router(parts, auth), prefix=API)
     app.include_router(ledger.router(parts, auth), prefix=API)
+    app.include_router(fleet.router(parts, auth), prefix=API)
     app.include_router(turns.router(parts, auth), prefix=API)
     app.include_router(datasets.router(parts, auth), prefix=API)
     app.include_router(artifacts.router(parts, auth), prefix=API)

@@ -1,0 +1,96 @@
+"""What is shared and who wants it: pools of slots, projects' shares, and claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ratchet.core.place import Capacity
+
+# Holds of kinds of slots; `Capacity.ANY` is none of them.
+KINDS = (Capacity.ON_DEMAND, Capacity.SPOT)
+# Two looks of a minute, and a worker that saves and leaves.
+TURNOVER_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Slots of machines.  What a slot is (a machine, a graphics card) is the owner's to say."""
+
+    name: str
+    spot: int | None = None
+    """None: as many as are asked for."""
+    on_demand: int | None = None
+    turnover_seconds: float = TURNOVER_SECONDS
+    """How long a slot may take to get free."""
+
+    def slots(self, kind: Capacity) -> float:
+        limit = self.spot if kind is Capacity.SPOT else self.on_demand
+        return math.inf if limit is None else float(limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A project's part of a fleet."""
+
+    weight: float = 1.0
+    used_slot_seconds: float = 0.0
+    """Lately: what is a week ago counts half."""
+    usd_spent: float = 0.0
+    """In this month (UTC)."""
+    usd_per_month: float | None = None
+    """None: no limit."""
+
+    @property
+    def is_spent(self) -> bool:
+        return self.usd_per_month is not None and self.usd_spent >= self.usd_per_month
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A run's claim to slots of a pool, as its last look told it."""
+
+    run: str
+    project: str
+    slots: int = 1
+    """All at once, or none."""
+    priority: int = 0
+    wants: Capacity | None = None
+    """What its own decision asks for now; None: it waits by choice."""
+    alive: Capacity | None = None
+    """What its living worker is on."""
+    granted: Capacity | None = None
+    waiting_seconds: float = 0.0
+    """Since it first wanted what it has not."""
+    time_left_seconds: float | None = None
+    """Until its deadline; None: it has none."""
+    work_left_seconds: float = 0.0
+    delay_seconds: float = 0.0
+    """From the order of a machine to work on it, and what is repeated then."""
+    may_leave: bool = True
+    """Its work is kept when it is asked to leave."""
+
+    @property
+    def slack_seconds(self) -> float:
+        """What it can wait from now on and still be in time on a new machine that stays."""
+        if self.time_left_seconds is None:
+            return math.inf
+        return self.time_left_seconds - self.work_left_seconds - self.delay_seconds
+
+    def holds(self, kind: Capacity) -> bool:
+        return kind in (self.alive, self.granted)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Its worker is on what it has no right to any more."""
+        return self.alive is not None and self.granted is not self.alive
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """What an owner says of a fleet, whole."""
+
+    pools: tuple[Pool, ...]
+    shares: Mapping[str, Share]
+    """By project; who is not named has a weight of one and no limit."""
