@@ -28,7 +28,7 @@ from ratchet.core.gates import (
 )
 from ratchet.core.place import Place
 from ratchet.core.rollout import Release, ReleaseId, Stage
-from ratchet.core.run import RunState, StageName, StageState, next_attempt
+from ratchet.core.run import AttemptId, RunState, StageName, StageState, next_attempt
 from ratchet.core.spec import DataPlan
 from ratchet.core.suite import Suite
 from ratchet.durable.flow import Flow
@@ -208,7 +208,8 @@ class Pipeline:
         if number is not None and found.place is not None:
             await self._ask_for_worker(run, stage, number, found.place)
         elif found.moves and alive:
-            await self.attempts.ask_to_leave(alive[0].id, self.clock.now())
+            gone = await self._had_to_leave(alive[0].id, found.grant.because)
+            return LOOK_AT_ONCE_SECONDS if gone else False
         return False
 
     async def _attempt_placed(self, run: Run, number: int | None) -> float:
@@ -216,12 +217,21 @@ class Pipeline:
         found = await placed(run.id, run.spec.project, run.spec.place, self.placement)
         if number is not None and found.place is not None:
             await self._ask_for_worker(run, StageName.TRAIN, number, found.place)
-        elif found.moves and (attempt := found.training.attempt) is not None:
-            now = self.clock.now()
-            if await self.attempts.withdraw(attempt, found.decision.because, now):
-                return LOOK_AT_ONCE_SECONDS
-            await self.attempts.ask_to_leave(attempt, now)
+        elif (
+            found.moves
+            and (attempt := found.training.attempt) is not None
+            and await self._had_to_leave(attempt, found.decision.because)
+        ):
+            return LOOK_AT_ONCE_SECONDS
         return found.look_again_seconds
+
+    async def _had_to_leave(self, attempt: AttemptId, because: str) -> bool:
+        """Whether it is gone: it had no machine yet.  One that works saves first."""
+        now = self.clock.now()
+        if await self.attempts.withdraw(attempt, because, now):
+            return True
+        await self.attempts.ask_to_leave(attempt, now)
+        return False
 
     async def _ask_for_worker(self, run: Run, stage: StageName, number: int, place: Place) -> None:
         now = self.clock.now()
