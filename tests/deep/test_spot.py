@@ -83,8 +83,8 @@ def test_a_run_that_is_taken_away_five_times_is_in_time_and_the_same(tmp_path: P
 class Watch:
     """Looks at the workers' processes as the machine shows them, in a thread."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack, self._stop = stack, threading.Event()
+    def __init__(self, *stacks: Stack) -> None:
+        self._stacks, self._stop = stacks, threading.Event()
         self._thread = threading.Thread(target=self._look)
         self.alive_seconds: defaultdict[str, float] = defaultdict(float)
         """By attempt."""
@@ -103,7 +103,8 @@ class Watch:
         before, two_since = time.monotonic(), None
         while not self._stop.wait(0.2):
             now = time.monotonic()
-            attempts = set(filter(None, map(_attempt, self._stack.pids("ratchet.train.main"))))
+            pids = [pid for stack in self._stacks for pid in stack.pids("ratchet.train.main")]
+            attempts = set(filter(None, map(_attempt, pids)))
             for attempt in attempts:
                 self.alive_seconds[attempt] += now - before
             two_since = (two_since or now) if len(attempts) > 1 else None

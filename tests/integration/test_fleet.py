@@ -141,7 +141,7 @@ def test_two_stacks_take_turns_and_the_higher_priority_has_the_other_leave(
             ("run_two", "on_demand"),
         ]
         assert pool["claims"][0]["because"] == (
-            "pool gpus: waits for 1 on-demand slot; 1 of 1 on-demand slots taken"
+            "pool gpus: waits for 1 on-demand slot, 1 before it; 0 of 1 on-demand slots taken"
         )
         await two.pipeline.finish_failed(two.run, "the test is over")
         again = await one.look()

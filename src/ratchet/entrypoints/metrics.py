@@ -62,6 +62,7 @@ class Metrics:
             "ratchet_cost_usd", "What a version's answers cost, since ever.", ("version",)
         )
         self.workers = _Workers(self.registry)
+        self.fleet = _Fleet(self.registry)
         self.gateways = gauge("ratchet_gateways", "Gateways that were heard of lately.")
         self._cache = counter(
             "ratchet_cache_total",
@@ -134,6 +135,30 @@ class _Workers:
             mine = [row for row in rows if row["capacity"] == capacity]
             for metric, key in sums:
                 metric.labels(capacity).set(sum(row[key] for row in mine))
+
+
+class _Fleet:
+    """Slots that projects share, as whoever looked last left them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        self._limit = gauge("ratchet_pool_slots", "Slots that there are.", ("pool", "kind"))
+        self._taken = gauge("ratchet_pool_slots_taken", "Slots in use.", ("pool", "kind"))
+        self._waiting = gauge("ratchet_pool_waiting", "Runs without a slot.", ("pool",))
+
+    def count(self, pools: Sequence[Mapping[str, Any]]) -> None:
+        """Of `FleetStore.view`.  A pool without a limit has no number of slots."""
+        for metric in (self._limit, self._taken, self._waiting):
+            metric.clear()
+        for pool in pools:
+            claims, name = pool["claims"], pool["name"]
+            has = [{claim["alive"], claim["granted"]} - {None} for claim in claims]
+            self._waiting.labels(name).set(sum(not kinds for kinds in has))
+            for kind in ("spot", "on_demand"):
+                if pool[kind] is not None:
+                    self._limit.labels(name, kind).set(pool[kind])
+                slots = [claim["slots"] for claim, k in zip(claims, has, strict=True) if kind in k]
+                self._taken.labels(name, kind).set(sum(slots))
 
 
 def outcome(record: AccessRecord) -> str:

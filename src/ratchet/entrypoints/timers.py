@@ -154,6 +154,7 @@ def _of_gateways(parts: Parts, metrics: Metrics) -> list[Timer]:
         for version, usd in (await parts.views.costs()).items():
             metrics.cost.labels(version).set(usd)
         metrics.workers.count(await parts.views.workers(parts.runs.clock.now()))
+        metrics.fleet.count((await parts.fleet.store.view())["pools"])
 
     async def mind() -> None:
         for budget, state in await mind_budgets(parts.ledger):

@@ -77,16 +77,20 @@ def up(
     gateway_port: Annotated[int, typer.Option(help="Where users come in.")] = 8080,
     http_port: Annotated[int, typer.Option(help="Control API and console.")] = 8081,
     grpc_port: Annotated[int, typer.Option(help="Access records and workers.")] = 8082,
+    fleet_of: Annotated[
+        Path | None, typer.Option(help="Folder of another stack here, to share its pools.")
+    ] = None,
 ) -> None:
     """Start the whole stack on this machine and keep it alive until Ctrl-C."""
     from ratchet.entrypoints.local.state import NAME, Ports, open_state
-    from ratchet.entrypoints.local.up import up_forever
+    from ratchet.entrypoints.local.up import fleet_of_stack, up_forever
 
     ports = Ports(gateway=gateway_port, http=http_port, grpc=grpc_port)
+    env = {**os.environ, **(fleet_of_stack(fleet_of) if fleet_of else {})}
     state = open_state(state_dir or Path.cwd() / NAME)
     default = Path("ratchet.yaml")
     file = project_file or (default if default.exists() else None)
-    _run_program(up_forever(state, ports, dict(os.environ), file))
+    _run_program(up_forever(state, ports, env, file))
 
 
 @app.command(hidden=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ratchet.core.guards import ERRORS
 from ratchet.core.placement.timeline import cost_on_demand_usd, cost_usd
 from ratchet.core.routing import WEIGHT_TOTAL
 from ratchet.entrypoints.console import charts
+from ratchet.entrypoints.console.fleet import fleet_view
 from ratchet.entrypoints.timeline import pieces_of
 from ratchet.operations.evaluations import compared, counted
 from ratchet.wiring import Parts
@@ -51,11 +53,20 @@ def console(parts: Parts) -> APIRouter:
         stream = f"/live/{run_id}" if run_id else "/live"
         return _page(parts, templates, await live(run_id), stream)
 
-    async def changes(request: Request, run_id: str | None) -> AsyncIterator[dict[str, str]]:
+    async def fleet() -> str:
+        try:
+            view = fleet_view(await parts.fleet.store.view())
+        except Unavailable as error:
+            return templates.get_template("away.html").render(because=str(error))
+        return templates.get_template("fleet.html").render(**view)
+
+    async def changes(
+        request: Request, inside: Callable[[], Awaitable[str]]
+    ) -> AsyncIterator[dict[str, str]]:
         """The page's inside, each time it differs from what was sent."""
         sent = ""
         while not await request.is_disconnected():
-            content = await live(run_id)
+            content = await inside()
             digest = hashlib.sha256(content.encode()).hexdigest()
             if digest != sent:
                 yield {"data": content}
@@ -73,11 +84,19 @@ def console(parts: Parts) -> APIRouter:
 
     @pages.get("/live")
     async def stream_home(request: Request) -> EventSourceResponse:
-        return EventSourceResponse(changes(request, None))
+        return EventSourceResponse(changes(request, partial(live, None)))
 
     @pages.get("/live/{run_id}")
     async def stream_run(request: Request, run_id: str) -> EventSourceResponse:
-        return EventSourceResponse(changes(request, run_id))
+        return EventSourceResponse(changes(request, partial(live, run_id)))
+
+    @pages.get("/fleet")
+    async def fleet_page() -> HTMLResponse:
+        return _page(parts, templates, await fleet(), "/live-fleet")
+
+    @pages.get("/live-fleet")
+    async def stream_fleet(request: Request) -> EventSourceResponse:
+        return EventSourceResponse(changes(request, fleet))
 
     pages.include_router(_items(parts, templates))
     return pages
@@ -131,6 +150,10 @@ def _amount(guard: dict[str, Any], name: str) -> str:
     return f"{value:{sign}.3g}"
 
 
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
+
+
 def _evidence(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:.0f}" if value < 1e5 else "> 100,000"
 
@@ -146,6 +169,7 @@ def environment() -> Environment:
     templates.filters["clock"] = lambda text: str(text)[11:19]
     templates.filters["amount"] = _amount
     templates.filters["evidence"] = _evidence
+    templates.filters["minutes"] = _minutes
     templates.filters["words"] = lambda text: str(text).replace("_", " ")
     return templates
 

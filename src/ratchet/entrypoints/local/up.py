@@ -9,11 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
+from ratchet.core.errors import NotFound
 from ratchet.entrypoints.cli.client import PATIENCE_SECONDS, Client
+from ratchet.entrypoints.local.postgres import Postgres
 from ratchet.entrypoints.local.state import Ports, StateDir
 from ratchet.entrypoints.local.supervisor import Stack, running
 from ratchet.kit.clock import monotonic_seconds
 from ratchet.kit.logs import configure
+from ratchet.settings import FLEET
 
 ENGINE_SECONDS_MAX = 300.0
 
@@ -41,6 +44,19 @@ async def up_forever(
         console.print("  keys     `ratchet key create --name me` makes one for the gateway")
         console.print("[dim]Ctrl-C stops everything; the next start goes on from here[/]")
         await asyncio.Event().wait()
+
+
+def fleet_of_stack(root: Path) -> dict[str, str]:
+    """Settings that share another stack's pools.  Raises `NotFound` when there is none."""
+    other = StateDir(root.absolute())
+    other.ports()
+    postgres = Postgres(other.root / "postgres", other.sockets / "pg")
+    try:
+        return {FLEET: postgres.url.reveal()}
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"{root} has no PostgreSQL of its own: set {FLEET} to that of the stack"
+        ) from error
 
 
 async def serve_project(stack: Stack, file: Path | None, console: Console) -> None:
