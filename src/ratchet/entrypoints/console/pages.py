@@ -53,26 +53,6 @@ def console(parts: Parts) -> APIRouter:
         stream = f"/live/{run_id}" if run_id else "/live"
         return _page(parts, templates, await live(run_id), stream)
 
-    async def fleet() -> str:
-        try:
-            view = fleet_view(await parts.fleet.store.view())
-        except Unavailable as error:
-            return templates.get_template("away.html").render(because=str(error))
-        return templates.get_template("fleet.html").render(**view)
-
-    async def changes(
-        request: Request, inside: Callable[[], Awaitable[str]]
-    ) -> AsyncIterator[dict[str, str]]:
-        """The page's inside, each time it differs from what was sent."""
-        sent = ""
-        while not await request.is_disconnected():
-            content = await inside()
-            digest = hashlib.sha256(content.encode()).hexdigest()
-            if digest != sent:
-                yield {"data": content}
-                sent = digest
-            await asyncio.sleep(REFRESH_SECONDS)
-
     @pages.get("/")
     async def home() -> HTMLResponse:
         return await page(None)
@@ -90,15 +70,44 @@ def console(parts: Parts) -> APIRouter:
     async def stream_run(request: Request, run_id: str) -> EventSourceResponse:
         return EventSourceResponse(changes(request, partial(live, run_id)))
 
+    pages.include_router(_items(parts, templates))
+    pages.include_router(_fleet(parts, templates))
+    return pages
+
+
+async def changes(
+    request: Request, inside: Callable[[], Awaitable[str]]
+) -> AsyncIterator[dict[str, str]]:
+    """A page's inside, each time it differs from what was sent."""
+    sent = ""
+    while not await request.is_disconnected():
+        content = await inside()
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        if digest != sent:
+            yield {"data": content}
+            sent = digest
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+def _fleet(parts: Parts, templates: Environment) -> APIRouter:
+    """The page of machines that projects share."""
+    pages = APIRouter(include_in_schema=False)
+
+    async def inside() -> str:
+        try:
+            view = fleet_view(await parts.fleet.store.view())
+        except Unavailable as error:
+            return templates.get_template("away.html").render(because=str(error))
+        return templates.get_template("fleet.html").render(**view)
+
     @pages.get("/fleet")
-    async def fleet_page() -> HTMLResponse:
-        return _page(parts, templates, await fleet(), "/live-fleet")
+    async def fleet() -> HTMLResponse:
+        return _page(parts, templates, await inside(), "/live-fleet")
 
     @pages.get("/live-fleet")
-    async def stream_fleet(request: Request) -> EventSourceResponse:
-        return EventSourceResponse(changes(request, fleet))
+    async def stream(request: Request) -> EventSourceResponse:
+        return EventSourceResponse(changes(request, inside))
 
-    pages.include_router(_items(parts, templates))
     return pages
 
 
