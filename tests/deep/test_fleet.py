@@ -74,7 +74,9 @@ def test_a_more_urgent_project_has_the_other_leave_and_go_on_where_it_was(tmp_pa
         high.client().put("/fleet", {"pools": {"one": {"on_demand": 1}}})
         with Watch(low, high) as watch:
             slow = low.start_run("slow")
-            low.until(lambda: trained(low, slow)[0]["progress"].get("step"), 120, "it trains")
+            low.until(
+                lambda: any(a["progress"].get("step") for a in trained(low, slow)), 120, "step"
+            )
             quick = high.start_run("urgent")
             high.until(lambda: trained(high, quick), 150, "it has the slot")
             low.until(
