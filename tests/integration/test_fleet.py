@@ -18,6 +18,7 @@ from ratchet.core.artifact import RunId
 from ratchet.core.place import Capacity
 from ratchet.core.placement.market import Player
 from ratchet.core.run import AttemptState, StageName, StageState
+from ratchet.entrypoints.metrics import Metrics
 from ratchet.kit.clock import ManualClock
 from ratchet.kit.secret import Secret
 from ratchet.operations.access import prepare
@@ -143,6 +144,16 @@ def test_two_stacks_take_turns_and_the_higher_priority_has_the_other_leave(
         assert pool["claims"][0]["because"] == (
             "pool gpus: waits for 1 on-demand slot, 1 before it; 0 of 1 on-demand slots taken"
         )
+        page = (await one.api.page("/fleet")).text
+        assert page.count('class="slot on_demand"') == 1
+        assert "free</span>" in page, "of spot"
+        assert "waits for 1 on-demand slot, 1 before it" in page
+        metrics = Metrics()
+        metrics.fleet.count(seen["pools"])
+        numbers = metrics.text().decode()
+        assert 'ratchet_pool_slots_taken{kind="on_demand",pool="gpus"} 1.0' in numbers
+        assert 'ratchet_pool_slots{kind="spot",pool="gpus"} 1.0' in numbers
+        assert 'ratchet_pool_waiting{pool="gpus"} 1.0' in numbers
         await two.pipeline.finish_failed(two.run, "the test is over")
         again = await one.look()
         assert again is not None

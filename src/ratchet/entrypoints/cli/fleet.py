@@ -52,14 +52,17 @@ def show(state_dir: StateOption = None, as_json: JsonOption = False) -> None:
         return
     for pool in fleet["pools"]:
         console.print(f"[bold]{pool['name']}[/]  {slots(pool, 'spot')}, {slots(pool, 'on_demand')}")
-        table = list_table("run", "project", "slots", "priority", "has", "wants", "because")
+        table = list_table("run", "project", "slots", "priority", "has", "wants")
         for claim in pool["claims"]:
             table.add_row(
                 claim["run_id"], claim["project"], str(claim["slots"]), str(claim["priority"]),
-                claim["alive"] or "nothing", claim["wants"] or "nothing", claim["because"],
+                claim["alive"] or "nothing", claim["wants"] or "nothing",
             )  # fmt: skip
         if pool["claims"]:
             console.print(table)
+        for claim in pool["claims"]:
+            if claim["alive"] is None:
+                console.print(f"  [dim]{claim['run_id']}[/] {claim['because']}", highlight=False)
     shares = list_table("project", "weight", "slot hours", "USD", "of at most")
     for row in fleet["projects"]:
         limit = row["usd_per_month"]
