@@ -88,6 +88,23 @@ def _queue(pool: Pool, line: Sequence[Claim]) -> Plan:
         if fitting:
             free[fitting[0]] -= claim.slots
             plan.granted[claim.run] = fitting[0]
+    return _once_free(pool, line, plan)
+
+
+def _once_free(pool: Pool, line: Sequence[Claim], plan: Plan) -> Plan:
+    """Nobody has a slot before who leaves it is gone: for them as for us."""
+    taken = {
+        kind: sum(claim.slots for claim in line if claim.alive is kind)
+        for kind in (Capacity.SPOT, Capacity.ON_DEMAND)
+    }
+    for claim in line:
+        kind = plan.granted.get(claim.run)
+        if kind is None or claim.alive is kind:
+            continue
+        taken[kind] += claim.slots
+        if claim.alive is not None or taken[kind] > pool.slots(kind):
+            del plan.granted[claim.run]
+            taken[kind] -= claim.slots
     return plan
 
 
@@ -101,6 +118,7 @@ def policies(tables: Tables) -> dict[str, tuple[Rule, Planner]]:
         "first come, on demand": (rules.on_demand_only, first_come),
         "first come, spot or at once": (spot_or_at_once, first_come),
         "earliest deadline, on demand": (rules.on_demand_only, earliest_deadline),
+        "earliest deadline, spot or at once": (spot_or_at_once, earliest_deadline),
         "ours, greedy jobs": (rules.greedy, decide),
         "ours": (tables.wish, decide),
     }
@@ -161,14 +179,15 @@ def summed(runs: Sequence[tuple[Sequence[Arrival], Mapping[str, Outcome]]]) -> S
 def fleets(folder: Path, count: int) -> list[Result]:
     found = {name: summed(runs) for name, runs in compared(folder, count).items()}
     print(f"\n{count} fleets of {JOBS} jobs, {POOL.spot} spot slots and {POOL.on_demand} that stay")
-    print(f"  {'':30} {'USD a job':>9} {'late':>5} {'slot hours':>10} {'on spot':>8}")
+    print(f"  {'':34} {'USD a job':>9} {'late':>5} {'slot hours':>10} {'on spot':>8}")
     for name, sums in found.items():
         print(
-            f"  {name:30} {sums.usd / sums.jobs:9.2f} {sums.late:5d} {sums.slot_hours:10.1f} "
+            f"  {name:34} {sums.usd / sums.jobs:9.2f} {sums.late:5d} {sums.slot_hours:10.1f} "
             f"{sums.spot_share:8.0%}"
         )
     queue, due, ours = (
-        found[name] for name in ("first come, on demand", "earliest deadline, on demand", "ours")
+        found[name]
+        for name in ("first come, on demand", "earliest deadline, spot or at once", "ours")
     )
     return [
         Result("fleet.late", ours.late, f"of {ours.jobs} jobs", queue.late),

@@ -156,11 +156,15 @@ def test_a_large_claim_that_has_waited_is_not_overtaken_by_small_ones() -> None:
     pool = Pool(name="gpus", spot=3)
     there = working("there", slots=2)
     large = claim("large", slots=2, waiting_seconds=PATIENCE_SECONDS - 1.0)
-    small = claim("small")
+    small = claim("small", work_left_seconds=HOUR + 1.0)
 
     assert decide(pool, [there, large, small], {}).granted.keys() == {"there", "small"}
     patient = replace(large, waiting_seconds=PATIENCE_SECONDS)
     assert decide(pool, [there, patient, small], {}).granted.keys() == {"there"}
+    gone_by_then = replace(small, work_left_seconds=HOUR - 1.0)
+    assert decide(pool, [there, patient, gone_by_then], {}).granted.keys() == {"there", "small"}
+    unknown = replace(small, work_left_seconds=0.0)
+    assert decide(pool, [there, patient, unknown], {}).granted.keys() == {"there"}
 
 
 def test_what_a_pool_can_never_hold_is_in_nobodys_way() -> None:

@@ -58,6 +58,8 @@ class Claim:
     priority: int = 0
     wants: Capacity | None = None
     """What its own decision asks for now; None: it waits by choice."""
+    sees_spot: bool = False
+    """A spot machine could be had now, if need be."""
     alive: Capacity | None = None
     """What its living worker is on."""
     granted: Capacity | None = None

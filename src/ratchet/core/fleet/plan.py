@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ratchet.core.fleet.claims import KINDS, Claim, Pool, Share
 from ratchet.core.place import Capacity
 
-# After waiting so long nothing smaller goes first: a large claim would never see enough at once.
+# After waiting so long a claim is not held up by smaller ones: it would never see enough at once.
 PATIENCE_SECONDS = 600.0
 # Each such while of waiting is worth one priority: whoever waits comes first in the end.
 AGING_SECONDS = 6 * 3600.0
@@ -44,6 +44,9 @@ class _Pass:
     free: dict[Capacity, float]
     coming: dict[Capacity, float]
     """Slots of workers that are about to leave."""
+    until: dict[Capacity, float]
+    """Who takes a slot has to be gone by then."""
+    claims: Sequence[Claim]
     holders: dict[Capacity, list[Claim]]
     """Who could be asked to leave, the lowest priority first, then who can spare most time."""
     used: dict[str, float]
@@ -72,6 +75,8 @@ def decide(pool: Pool, claims: Sequence[Claim], shares: Mapping[str, Share]) -> 
             )
             for kind in KINDS
         },
+        until=dict.fromkeys(KINDS, math.inf),
+        claims=claims,
         holders={kind: _holders(keeps, kind, plan) for kind in KINDS},
         used=_used(claims, shares),
     )
@@ -186,19 +191,21 @@ def _by_turns(tier: Sequence[Claim], at: _Pass) -> Iterator[Claim]:
 
 def _serve(claim: Claim, at: _Pass) -> bool:
     """Give it slots, or see to it that it gets some; answers whether it has them now."""
-    is_urgent = claim.run in at.plan.urgent
-    must = Capacity.ON_DEMAND if is_urgent else None
-    kinds = [kind for kind in dict.fromkeys((must, claim.wants)) if kind is not None]
-    for kind in kinds:
-        if claim.slots <= at.free[kind]:
+    kinds = [claim.wants]
+    if claim.run in at.plan.urgent:
+        kinds = [Capacity.ON_DEMAND, Capacity.SPOT if claim.sees_spot else claim.wants]
+    wanted = [kind for kind in kinds if kind is not None]
+    for kind in wanted:
+        if claim.slots <= at.free[kind] and _takes(claim) <= at.until[kind]:
             _take(claim, kind, at)
             return True
-    _reserve(claim, kinds[0], at)
+    _reserve(claim, wanted[0], at)
     return False
 
 
 def _reserve(claim: Claim, kind: Capacity, at: _Pass) -> None:
-    """What gets free is its own, if that is enough; nobody smaller goes first for long."""
+    """What gets free is its own, if that is enough.  Once it has waited, others go first only if
+    they are gone by the time when it would have enough (EASY backfilling, Lifka 1995)."""
     if claim.slots > at.pool.slots(kind):
         return
     free = max(0.0, at.free[kind])
@@ -212,8 +219,24 @@ def _reserve(claim: Claim, kind: Capacity, at: _Pass) -> None:
     if lacking <= 0:
         at.free[kind] -= free
         at.coming[kind] -= claim.slots - free
-    elif claim.waiting_seconds >= PATIENCE_SECONDS:
-        at.free[kind] -= free
+    elif claim.waiting_seconds >= PATIENCE_SECONDS and at.until[kind] == math.inf:
+        # Of the first in line alone: who comes after it has its turn when it has had its own.
+        at.until[kind] = _frees(claim.slots - free, kind, at)
+
+
+def _takes(claim: Claim) -> float:
+    """How long it will hold what it is given, as it thinks; infinity where it cannot tell."""
+    return claim.delay_seconds + claim.work_left_seconds if claim.work_left_seconds else math.inf
+
+
+def _frees(lacking: float, kind: Capacity, at: _Pass) -> float:
+    """When so many slots will have got free, as far as those who hold them know."""
+    holding = [claim for claim in at.claims if claim.holds(kind)]
+    for claim in sorted(holding, key=lambda claim: (claim.work_left_seconds, claim.run)):
+        lacking -= claim.slots
+        if lacking <= 0:
+            return claim.work_left_seconds
+    return 0.0
 
 
 def _take(claim: Claim, kind: Capacity, at: _Pass) -> None:

@@ -50,7 +50,7 @@ class Member:
     def alive(self) -> Capacity | None:
         return _KINDS.get(self.job.machine)
 
-    def claim(self, wants: Capacity | None, now: float) -> Claim:
+    def claim(self, wants: Capacity | None, sees_spot: bool, now: float) -> Claim:
         due = self.arrival.deadline_seconds
         return Claim(
             run=self.arrival.name,
@@ -58,6 +58,7 @@ class Member:
             slots=self.arrival.slots,
             priority=self.arrival.priority,
             wants=wants,
+            sees_spot=sees_spot,
             alive=self.alive,
             granted=self.granted,
             waiting_seconds=0.0 if self.alive else now - self.waiting_since,
@@ -83,7 +84,9 @@ class Fleet:
         """One look of everybody, and a tick of what was decided."""
         live = [member for member in self.members if member.ended_at is None]
         wishes = {member.arrival.name: _wish(member, seen, rule) for member in live}
-        claims = [member.claim(wishes[member.arrival.name], self.now) for member in live]
+        claims = [
+            member.claim(wishes[member.arrival.name], seen.is_up, self.now) for member in live
+        ]
         self.plan = self.planner(self.pool, claims, self.shares)
         for member in live:
             self._act(member, self.plan.granted.get(member.arrival.name))
