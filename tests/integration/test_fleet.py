@@ -197,19 +197,25 @@ def test_who_waits_for_spot_that_another_has_goes_to_a_machine_that_stays_in_tim
         assert mine.place.capacity is Capacity.SPOT
         assert await two.look() is None, "it waits for spot, and has time"
 
-        clock.advance(timedelta(hours=3))
+        clock.advance(timedelta(hours=14))
         await one.look()
         late = await two.look()
 
         assert late is not None
         assert late.place.capacity is Capacity.ON_DEMAND
+        clock.advance(timedelta(hours=8, minutes=30))
+        await one.end(mine, AttemptState.PREEMPTED)
+        again = await one.look()
+        assert again is not None
+        assert again.place.capacity is Capacity.SPOT, "it is urgent, and the other slot is taken"
+        assert again.place.zone == "a"
         run = (await two.api("GET", "/runs/run_two")).json()
         assert [each["action"] for each in run["placements"]] == ["wait", "on_demand"]
         assert run["placements"][0]["because"] == (
             "pool gpus: waits for 1 spot slot; 1 of 1 spot slots taken"
         )
 
-    spot = "pool: gpus, capacity: spot, deadline: 6h, usd_per_hour: 3, spot_usd_per_hour: 1"
+    spot = "pool: gpus, capacity: spot, deadline: 24h, usd_per_hour: 3, spot_usd_per_hour: 1"
     with_stacks((database_url, another_url), tmp_path, (spot, spot), scenario)
 
 

@@ -90,6 +90,15 @@ def test_who_would_be_late_otherwise_starts_where_it_need_not_wait_for_spot() ->
     )
 
 
+def test_who_would_be_late_takes_spot_where_no_machine_that_stays_is_free() -> None:
+    due = claim("a", wants=STAYS, time_left_seconds=HOUR, sees_spot=True)
+    taken = working("b", STAYS, may_leave=False)
+
+    assert decide(POOL, [due, taken], {}).granted == {"a": SPOT, "b": STAYS}
+    blind = replace(due, sees_spot=False)
+    assert decide(POOL, [blind, taken], {}).granted == {"b": STAYS}
+
+
 def test_two_that_are_due_at_once_cannot_both_wait_for_the_last_slot() -> None:
     """Each alone has an hour to spare; on one machine, one after the other, neither has."""
     claims = [claim(run, wants=None, time_left_seconds=2 * HOUR + 200.0) for run in "ab"]

@@ -32,6 +32,8 @@ class Need:
     work_left_seconds: float = 0.0
     delay_seconds: float = 0.0
     may_leave: bool = True
+    spot: Place | None = None
+    """What spot machine it could have now, if need be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ async def pooled(
         slots=wish.slots,
         priority=wish.priority,
         wants=None if wanted is None else kind_of(wanted),
+        sees_spot=need.spot is not None,
         alive=None if there is None else kind_of(there),
         time_left_seconds=need.time_left_seconds,
         work_left_seconds=need.work_left_seconds,
@@ -66,17 +69,15 @@ async def pooled(
         may_leave=need.may_leave,
     )
     grant = await store.ask(wish.pool, claim, 0.0 if there is None else there.usd_per_hour)
-    place = _place(grant.kind, wish, wanted, there)
+    place = _place(grant.kind, wish, wanted, there, need.spot)
     moves = there is not None and (place is None or kind_of(place) is not kind_of(there))
     return Pooled(grant, place, moves)
 
 
-def _place(
-    kind: Capacity | None, wish: Place, wanted: Place | None, there: Place | None
-) -> Place | None:
+def _place(kind: Capacity | None, wish: Place, *known_places: Place | None) -> Place | None:
     if kind is None:
         return None
-    for known in (wanted, there):
+    for known in known_places:
         if known is not None and kind_of(known) is kind:
             return known
     # It wanted spot or nothing, and cannot wait for it any longer.

@@ -21,7 +21,7 @@ from ratchet.core.placement.plan import (
     tick_of,
     while_it_lasts,
 )
-from ratchet.core.placement.replay import Seen
+from ratchet.core.placement.replay import Seen, best_zone
 from ratchet.core.placement.terms import Action, Machine
 from ratchet.kit.clock import Clock
 from ratchet.operations.fleet import POOL_LOOK_SECONDS, Need, pooled
@@ -86,7 +86,13 @@ async def placed(run_id: RunId, project: str, wish: Place, parts: PlacementParts
         look_again_seconds=max(LOOK_SECONDS_MIN, tick / speed / 2),
     )
     if wish.pool:
-        found = await _in_pool(run_id, project, wish, found, facts, speed, parts.fleet)
+        need = Need(
+            time_left_seconds=facts.time_left_seconds / speed if wish.deadline_seconds else None,
+            work_left_seconds=max(facts.work_left_seconds, facts.work_left_max_seconds) / speed,
+            delay_seconds=facts.delay_seconds / speed,
+            spot=_spot_now(wish, zones),
+        )
+        found = await _in_pool(run_id, project, wish, found, need, parts.fleet)
     await parts.store.add(run_id, found.decision, now)
     return found
 
@@ -96,16 +102,10 @@ async def _in_pool(
     project: str,
     wish: Place,
     found: Placed,
-    facts: Facts,
-    speed: float,
+    need: Need,
     fleet: FleetStore,
 ) -> Placed:
     """What others leave of it."""
-    need = Need(
-        time_left_seconds=facts.time_left_seconds / speed if wish.deadline_seconds else None,
-        work_left_seconds=max(facts.work_left_seconds, facts.work_left_max_seconds) / speed,
-        delay_seconds=facts.delay_seconds / speed,
-    )
     there = found.training.place
     shared = await pooled(run_id, project, wish, found.place, there, need, fleet)
     decision = found.decision
@@ -121,6 +121,18 @@ async def _in_pool(
         moves=shared.moves,
         look_again_seconds=min(found.look_again_seconds, POOL_LOOK_SECONDS),
     )
+
+
+def _spot_now(wish: Place, zones: Sequence[Zone]) -> Place | None:
+    """A spot machine that could be asked for.  A cluster has to be asked to know."""
+    if wish.executor is Executor.KUBERNETES:
+        return _on_spot(wish, "")
+    up = [zone for zone in zones if zone.seen.is_up]
+    return _on_spot(wish, up[best_zone([zone.seen for zone in up])].name) if up else None
+
+
+def _on_spot(wish: Place, zone: str) -> Place:
+    return replace(wish, zone=zone, usd_per_hour=wish.spot_usd_per_hour, deadline_seconds=0.0)
 
 
 _ACTIONS = {Capacity.SPOT: Action.SPOT, Capacity.ON_DEMAND: Action.ON_DEMAND}
@@ -180,9 +192,7 @@ def _work_left(training: Training, room_seconds: float) -> tuple[float, float]:
 
 def _place(decision: Decision, wish: Place) -> Place | None:
     if decision.action is Action.SPOT:
-        return replace(
-            wish, zone=decision.zone, usd_per_hour=wish.spot_usd_per_hour, deadline_seconds=0.0
-        )
+        return _on_spot(wish, decision.zone)
     if decision.action is Action.ON_DEMAND:
         return replace(wish, capacity=Capacity.ON_DEMAND, deadline_seconds=0.0)
     return None
@@ -220,8 +230,7 @@ def _in_cluster(wanted: Place | None, training: Training, wish: Place) -> Place:
     if where is not None and where.capacity is Capacity.ON_DEMAND:
         return where
     if wanted is None or wanted.capacity is Capacity.SPOT:
-        price = wish.spot_usd_per_hour
-        return replace(wish, zone="", usd_per_hour=price, deadline_seconds=0.0)
+        return _on_spot(wish, "")
     return wanted
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from ratchet.core.fleet.claims import KINDS, Claim, Pool, Share
 from ratchet.core.place import Capacity
 
+# A line that is long now gets longer: waiting in it counts so many times.
+QUEUE_FACTOR = 4.0
 # After waiting so long a claim is not held up by smaller ones: it would never see enough at once.
 PATIENCE_SECONDS = 600.0
 # Each such while of waiting is worth one priority: whoever waits comes first in the end.
@@ -153,7 +155,8 @@ def _urgent(pool: Pool, claims: Sequence[Claim]) -> frozenset[str]:
         ends = taken[-1] + starts + claim.work_left_seconds
         for _ in taken:
             heapq.heappush(free, ends)
-        if ends + pool.turnover_seconds > _due(claim):
+        reserve = pool.turnover_seconds + (QUEUE_FACTOR - 1.0) * taken[-1]
+        if ends + reserve > _due(claim):
             late.add(claim.run)
             last = number if taken[-1] else last
     return frozenset(late | {claim.run for claim in due[: last + 1]})

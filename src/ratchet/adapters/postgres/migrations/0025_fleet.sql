@@ -20,6 +20,7 @@ CREATE TABLE fleet_claims (
     slots             integer NOT NULL CHECK (slots >= 1),
     priority          integer NOT NULL,
     wants             text CHECK (wants IN ('spot', 'on_demand')),
+    sees_spot         boolean NOT NULL,
     alive             text CHECK (alive IN ('spot', 'on_demand')),
     granted           text CHECK (granted IN ('spot', 'on_demand')),
     waiting_since     timestamptz,                    -- null: it has what it wants

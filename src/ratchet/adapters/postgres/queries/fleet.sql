@@ -51,15 +51,15 @@ ON CONFLICT (project, day) DO UPDATE
 
 -- name: put_claim!
 -- What a run tells at a look.  What was granted stays until it is answered.
-INSERT INTO fleet_claims (run_id, project, pool, slots, priority, wants, alive, granted,
-                          waiting_since, due_at, work_left_seconds, delay_seconds, may_leave,
+INSERT INTO fleet_claims (run_id, project, pool, slots, priority, wants, sees_spot, alive,
+                          granted, waiting_since, due_at, work_left_seconds, delay_seconds, may_leave,
                           usd_per_hour, told_at)
-VALUES (:run_id, :project, :pool, :slots, :priority, :wants, :alive, NULL,
+VALUES (:run_id, :project, :pool, :slots, :priority, :wants, :sees_spot, :alive, NULL,
         CASE WHEN :alive::text IS NULL THEN now() END, now() + make_interval(secs => :time_left),
         :work_left, :delay, :may_leave, :usd_per_hour, now())
 ON CONFLICT (run_id) DO UPDATE
    SET pool = EXCLUDED.pool, slots = EXCLUDED.slots, priority = EXCLUDED.priority,
-       wants = EXCLUDED.wants, alive = EXCLUDED.alive,
+       wants = EXCLUDED.wants, sees_spot = EXCLUDED.sees_spot, alive = EXCLUDED.alive,
        waiting_since = CASE WHEN :alive::text IS NULL
                             THEN coalesce(fleet_claims.waiting_since, now()) END,
        due_at = EXCLUDED.due_at, work_left_seconds = EXCLUDED.work_left_seconds,
