@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ratchet.core.fleet.answer import answer
 from ratchet.core.fleet.claims import Claim, Pool, Share
 from ratchet.core.fleet.plan import Plan, decide
 from ratchet.core.fleet.replay import Arrival, Fleet, run_fleet
@@ -144,3 +145,43 @@ def play(seed: int, *, ample: bool = False, budget: bool = False) -> Played:
     fleet = Fleet(pool, shares, TICK, watched)
     outcomes = run_fleet(fleet, arrivals, random_zone(chance, 420), TERMS, greedy)
     return Played(pool, arrivals, fleet, outcomes, watched, limit)
+
+
+def play_looks(seed: int, looks: int = 400) -> list[str]:
+    """Runs that look one by one, as they do: each tells of itself, hears of itself, and knows
+    nothing of what others are told.  Answers what was wrong with the machines in use."""
+    chance, faults = random.Random(seed), list[str]()
+    pool = Pool(name="p", spot=chance.randint(0, 3), on_demand=chance.randint(1, 3))
+    told: dict[str, Claim] = {}
+    works: dict[str, Capacity] = {}
+    for _ in range(looks):
+        run = f"run-{chance.randint(0, 9)}"
+        before = told.get(run)
+        mine = Claim(
+            run=run,
+            project=f"project-{chance.randint(0, 1)}",
+            slots=1 if before is None else before.slots,
+            priority=chance.choice([0, 0, 1]),
+            wants=chance.choice([None, *KINDS]),
+            sees_spot=chance.random() < 0.5,
+            alive=works.get(run),
+            granted=None if before is None else before.granted,
+            waiting_seconds=chance.uniform(0.0, 2_000.0),
+            time_left_seconds=chance.choice([None, chance.uniform(0.0, 20 * HOUR)]),
+            work_left_seconds=chance.uniform(0.0, 2 * HOUR),
+            delay_seconds=TERMS.delay_seconds,
+        ).at_its_look
+        told[run] = mine
+        grant = answer(run, pool, list(told.values()), {})
+        told[run] = replace(mine, granted=grant.kind)
+        if grant.leaves:
+            # It saves and is gone before its next look.
+            del works[run]
+        elif grant.kind is not None:
+            works[run] = grant.kind
+        elif chance.random() < 0.1:
+            del told[run]
+        for kind in KINDS:
+            if (used := sum(each is kind for each in works.values())) > pool.slots(kind):
+                faults.append(f"{used} machines on {pool.slots(kind):.0f} {kind.value} slots")
+    return faults

@@ -50,6 +50,9 @@ def test_a_run_is_told_what_it_may_have_and_keeps_it(database_url: str) -> None:
         assert second.because == ("pool gpus: waits for 1 spot slot; 1 of 1 spot slots taken")
         await fleet.release(RunId("a"))
         assert (await fleet.ask("gpus", claim("b"), 0.0)).kind is SPOT
+        assert (await fleet.ask("gpus", claim("c"), 0.0)).kind is None
+        assert (await fleet.ask("gpus", claim("b", None), 0.0)).kind is None, "it wants no more"
+        assert (await fleet.ask("gpus", claim("c"), 0.0)).kind is SPOT
 
     with_database(database_url, scenario)
 

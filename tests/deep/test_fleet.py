@@ -12,7 +12,7 @@ import pytest
 from ratchet.core.placement.replay import HOUR
 from tests.deep.test_spot import Watch, stage
 from tests.e2e.stack import Stack, ask
-from tests.fleets import TICK, play
+from tests.fleets import TICK, play, play_looks
 
 pytestmark = pytest.mark.deep
 
@@ -31,6 +31,7 @@ def faults_of(seed: int) -> list[str]:
         spent = played.fleet.shares["project-0"].usd_spent
         if spent > played.budget_usd + a_look:
             found.append(f"{spent} USD of {played.budget_usd}")
+    found += play_looks(seed)
     return [f"seed {seed}: {fault}" for fault in found]
 
 

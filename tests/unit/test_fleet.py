@@ -15,7 +15,7 @@ from ratchet.core.fleet.replay import Arrival, Fleet, run_fleet
 from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.placement.replay import HOUR, Seen
 from ratchet.core.placement.rules import greedy
-from tests.fleets import TERMS, TICK, play
+from tests.fleets import TERMS, TICK, play, play_looks
 
 SPOT, STAYS = Capacity.SPOT, Capacity.ON_DEMAND
 POOL = Pool(name="gpus", spot=2, on_demand=1)
@@ -53,11 +53,26 @@ def test_what_was_granted_is_kept_until_its_worker_is_asked_for() -> None:
     assert decide(POOL, [granted, claim("b"), claim("c")], {}).granted.keys() == {"a", "b"}
 
 
-def test_what_is_not_wanted_any_more_is_free_again() -> None:
-    claims = [claim("a", wants=None, granted=SPOT), claim("b"), claim("c")]
+def test_what_is_not_wanted_any_more_is_free_again_once_its_run_says_so() -> None:
+    """Until then a worker may have been asked for."""
+    given = claim("a", wants=None, granted=SPOT)
+    others = [claim("b"), claim("c")]
 
-    assert decide(POOL, claims, {}).granted == {"b": SPOT, "c": SPOT}
-    assert told("a", POOL, *claims).because == "pool gpus: asks for nothing now"
+    assert decide(POOL, [given, *others], {}).granted == {"a": SPOT, "b": SPOT}
+    said = given.at_its_look
+    assert decide(POOL, [said, *others], {}).granted == {"b": SPOT, "c": SPOT}
+    assert told("a", POOL, said, *others).because == "pool gpus: asks for nothing now"
+    assert claim("a", granted=SPOT).at_its_look.granted is SPOT
+    assert working("a", wants=None).at_its_look.granted is SPOT
+
+
+def test_what_an_urgent_run_was_given_is_not_given_to_another_before_its_worker_is_there() -> None:
+    """It was given a machine that stays although it wants spot, and has not looked since."""
+    given = claim("a", granted=STAYS, time_left_seconds=30 * HOUR)
+    due = claim("b", wants=STAYS, time_left_seconds=HOUR)
+
+    assert "b" not in decide(POOL, [given, due], {}).granted
+    assert decide(POOL, [given, due], {}).leaves == {"a": "b"}
 
 
 def test_nothing_is_given_to_whom_a_worker_still_leaves() -> None:
@@ -233,6 +248,11 @@ def test_a_random_fleet_never_has_more_than_there_is_and_nobody_leaves_for_nothi
 
     assert played.watched.plans
     assert played.watched.faults == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_that_look_one_by_one_never_use_more_than_there_is(seed: int) -> None:
+    assert play_looks(seed) == []
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -54,11 +54,12 @@ class PostgresFleet:
                 may_leave=claim.may_leave,
                 usd_per_hour=usd_per_hour,
             )
-            claims = [_claim(row) for row in await fetch(tx, "list_claims", pool=pool)]
+            told = [_claim(row) for row in await fetch(tx, "list_claims", pool=pool)]
+            claims = [each.at_its_look if each.run == claim.run else each for each in told]
             shares = {row["project"]: _share(row) for row in await _shares(tx)}
             grant = answer(claim.run, known, claims, shares)
-            told = {"granted": _value(grant.kind), "because": grant.because}
-            await fetch(tx, "answer_claim", run_id=claim.run, **told)
+            answered = {"granted": _value(grant.kind), "because": grant.because}
+            await fetch(tx, "answer_claim", run_id=claim.run, **answered)
             return grant
 
     async def release(self, run_id: RunId) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.core.place import Capacity
 
@@ -63,6 +63,7 @@ class Claim:
     alive: Capacity | None = None
     """What its living worker is on."""
     granted: Capacity | None = None
+    """At its last look.  It holds until the next: a worker may have been asked for."""
     waiting_seconds: float = 0.0
     """Since it first wanted what it has not."""
     time_left_seconds: float | None = None
@@ -72,6 +73,12 @@ class Claim:
     """From the order of a machine to work on it, and what is repeated then."""
     may_leave: bool = True
     """Its work is kept when it is asked to leave."""
+
+    @property
+    def at_its_look(self) -> Claim:
+        """As it tells it itself: what was granted, was not used and is not wanted is given back."""
+        is_unused = self.alive is None and self.granted is not self.wants
+        return replace(self, granted=None) if is_unused else self
 
     @property
     def slack_seconds(self) -> float:

@@ -90,11 +90,10 @@ def decide(pool: Pool, claims: Sequence[Claim], shares: Mapping[str, Share]) -> 
 
 
 def _keeps(claim: Claim, is_urgent: bool) -> bool:
-    """It goes on with what it was given: its worker lives, or is about to be asked for."""
+    """It goes on with what it was given: its worker lives, or has been asked for since."""
     if claim.granted is None:
         return False
-    lives = claim.alive is not None and (claim.wants is not None or is_urgent)
-    return lives or claim.wants is claim.granted
+    return claim.alive is None or claim.wants is not None or is_urgent
 
 
 def _asks(claim: Claim, plan: Plan) -> bool:

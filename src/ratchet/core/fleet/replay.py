@@ -65,7 +65,7 @@ class Member:
             time_left_seconds=None if due is None else due - self.job.elapsed_seconds,
             work_left_seconds=self.job.left_seconds,
             delay_seconds=self.job.terms.delay_seconds,
-        )
+        ).at_its_look
 
 
 @dataclass(slots=True)
