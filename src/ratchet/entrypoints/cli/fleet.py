@@ -36,7 +36,8 @@ def apply(
         "who": getpass.getuser(),
     }
     connect(state_dir).put("/fleet", body)
-    print(f"{len(plan.pools)} pools, {len(plan.shares)} projects with a share")
+    names = ", ".join(pool.name for pool in plan.pools)
+    print(f"pools: {names}; projects with a share: {', '.join(plan.shares) or 'none'}")
 
 
 @app.command("show")

@@ -95,7 +95,8 @@ def _fleet(parts: Parts, templates: Environment) -> APIRouter:
 
     async def inside() -> str:
         try:
-            view = fleet_view(await parts.fleet.store.view())
+            mine = [project["name"] for project in await parts.views.projects()]
+            view = fleet_view(await parts.fleet.store.view(), mine)
         except Unavailable as error:
             return templates.get_template("away.html").render(because=str(error))
         return templates.get_template("fleet.html").render(**view)
