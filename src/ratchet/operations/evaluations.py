@@ -1,18 +1,26 @@
-"""What candidate and baseline answered, item by item, side by side."""
+"""What candidate and baseline answered, item by item, side by side, and what gates made of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.errors import NotFound
-from ratchet.core.gates import ItemResult, SuiteReport
+from ratchet.core.gates import (
+    GateVerdict,
+    ItemResult,
+    SuiteReport,
+    compare_suites,
+    majority_share,
+    metrics_of,
+)
 from ratchet.core.run import StageName
 from ratchet.kit.digest import digest_json
 from ratchet.ports import ObjectStore, ProjectStore, Registry, RunStore, StageStore
+from ratchet.stats.bootstrap import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +126,47 @@ def counted(items: Sequence[Compared]) -> dict[str, int]:
     for item in items:
         counts[item.became] += 1
     return counts
+
+
+# Enough to see what kind of item moved, few enough to read.
+EXAMPLES_SHOWN = 5
+
+
+def gate_detail(
+    verdict: GateVerdict, baseline: Sequence[SuiteReport], candidate: Sequence[SuiteReport]
+) -> dict[str, object]:
+    """Everything `ratchet gate explain` shows."""
+    suites = []
+    for old, new in zip(baseline, candidate, strict=True):
+        pairs = list(zip(old.items, new.items, strict=True))
+        won = [_example(a, b) for a, b in pairs if b.score > a.score]
+        lost = [_example(a, b) for a, b in pairs if b.score < a.score]
+        comparison = compare_suites(old, new)
+        right = round(sum(item.score for item in new.items))
+        suites.append(
+            {
+                "suite": new.suite,
+                "items": len(new.items),
+                "majority": majority_share(new),
+                "accuracy_interval": wilson_interval(right, len(new.items)),
+                "difference": asdict(comparison),
+                "won": won[:EXAMPLES_SHOWN],
+                "lost": lost[:EXAMPLES_SHOWN],
+            }
+        )
+    return {
+        "passed": verdict.passed,
+        "gates": [asdict(result) for result in verdict.results],
+        "baseline": metrics_of(baseline),
+        "candidate": metrics_of(candidate),
+        "suites": suites,
+    }
+
+
+def _example(old: ItemResult, new: ItemResult) -> dict[str, str]:
+    return {
+        "prompt": new.prompt,
+        "expected": new.expected,
+        "baseline": old.answer,
+        "candidate": new.answer,
+    }

@@ -18,13 +18,8 @@ from ratchet.core.compute import check_budget
 from ratchet.core.errors import RatchetError, Rejected, Unavailable
 from ratchet.core.evidence import Evidence, first_evidence
 from ratchet.core.gates import (
-    GateVerdict,
-    ItemResult,
     SuiteReport,
-    compare_suites,
     decide_gates,
-    majority_share,
-    metrics_of,
 )
 from ratchet.core.place import Place
 from ratchet.core.rollout import Release, ReleaseId, Stage
@@ -36,7 +31,7 @@ from ratchet.kit.clock import Clock
 from ratchet.kit.digest import digest_bytes
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
-from ratchet.operations.evaluations import reports, suite_report, weights_of
+from ratchet.operations.evaluations import gate_detail, reports, suite_report, weights_of
 from ratchet.operations.fleet import Need, pooled
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.operations.placement import PlacementParts, is_placed, placed
@@ -55,7 +50,6 @@ from ratchet.ports import (
     StoredRelease,
     WorkerDesk,
 )
-from ratchet.stats.bootstrap import wilson_interval
 
 # A wake-up normally comes at once; these bound how long a lost one can delay a flow.  Each look
 # is a recorded step, so looks grow rarer: a day of waiting is some 1,500 records to replay.
@@ -303,7 +297,7 @@ class Pipeline:
         run = await self._begin(run_id, StageName.GATE)
         baseline, candidate = await self._reports(run)
         verdict = decide_gates(run.spec.gates, baseline, candidate)
-        detail = _gate_detail(verdict, baseline, candidate)
+        detail = gate_detail(verdict, baseline, candidate)
         state = StageState.DONE if verdict.passed else StageState.STOPPED
         await self.stages.end(
             run_id, StageName.GATE, state, detail, verdict.because, self.clock.now()
@@ -490,47 +484,3 @@ def _stored(release: Release, run: Run, evidence: Evidence) -> StoredRelease:
         run_id=run.id,
         because=because,
     )
-
-
-# Enough to see what kind of item moved, few enough to read.
-EXAMPLES_SHOWN = 5
-
-
-def _gate_detail(
-    verdict: GateVerdict, baseline: Sequence[SuiteReport], candidate: Sequence[SuiteReport]
-) -> dict[str, object]:
-    """Everything `ratchet gate explain` shows."""
-    suites = []
-    for old, new in zip(baseline, candidate, strict=True):
-        pairs = list(zip(old.items, new.items, strict=True))
-        won = [_example(a, b) for a, b in pairs if b.score > a.score]
-        lost = [_example(a, b) for a, b in pairs if b.score < a.score]
-        comparison = compare_suites(old, new)
-        right = round(sum(item.score for item in new.items))
-        suites.append(
-            {
-                "suite": new.suite,
-                "items": len(new.items),
-                "majority": majority_share(new),
-                "accuracy_interval": wilson_interval(right, len(new.items)),
-                "difference": asdict(comparison),
-                "won": won[:EXAMPLES_SHOWN],
-                "lost": lost[:EXAMPLES_SHOWN],
-            }
-        )
-    return {
-        "passed": verdict.passed,
-        "gates": [asdict(result) for result in verdict.results],
-        "baseline": metrics_of(baseline),
-        "candidate": metrics_of(candidate),
-        "suites": suites,
-    }
-
-
-def _example(old: ItemResult, new: ItemResult) -> dict[str, str]:
-    return {
-        "prompt": new.prompt,
-        "expected": new.expected,
-        "baseline": old.answer,
-        "candidate": new.answer,
-    }
