@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -217,6 +219,80 @@ def test_who_waits_for_spot_that_another_has_goes_to_a_machine_that_stays_in_tim
 
     spot = "pool: gpus, capacity: spot, deadline: 24h, usd_per_hour: 3, spot_usd_per_hour: 1"
     with_stacks((database_url, another_url), tmp_path, (spot, spot), scenario)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of the product catches it."""
+
+
+class Fragile:
+    """A store whose caller may be killed before each call, or before it hears the answer."""
+
+    def __init__(self, real: Any, chance: random.Random) -> None:
+        self._real, self._chance = real, chance
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._real, name)
+
+        async def fragile(*args: Any, **more: Any) -> Any:
+            if self._chance.random() < KILLED_SHARE:
+                raise Killed
+            answer = await call(*args, **more)
+            if self._chance.random() < KILLED_SHARE:
+                raise Killed
+            return answer
+
+        return fragile
+
+
+KILLED_SHARE = 0.15
+LOOKS = 250
+
+
+async def worker(stack: Stack, chance: random.Random) -> None:
+    """What becomes of a stack's worker between two looks: it goes on, or is lost with its machine.
+    A run whose worker is lost keeps its slot, unless it ends."""
+    attempts, live = stack.api.parts.attempts, await stack.api.parts.attempts.live()
+    if not live and chance.random() < 0.6:
+        await stack.api.parts.fleet.store.release(stack.run)
+    for each in live:
+        if each.state is AttemptState.WANTED:
+            await attempts.claim(each.id, NOW)
+        leaves = await stack.heard(each) is Heard.SAVE_AND_LEAVE
+        if leaves or chance.random() < 0.2:
+            await stack.end(each, AttemptState.PREEMPTED)
+
+
+def test_servers_that_are_killed_at_any_line_use_no_slot_twice(
+    database_url: str, another_url: str, tmp_path: Path
+) -> None:
+    chance = random.Random(11)
+    kills, trained = 0, Counter[str]()
+
+    async def scenario(*stacks: Stack) -> None:
+        nonlocal kills
+        for each in stacks:
+            made = each.pipeline
+            placement = replace(made.placement, fleet=Fragile(made.placement.fleet, chance))
+            attempts = Fragile(made.attempts, chance)
+            each.pipeline = replace(made, placement=placement, attempts=attempts)
+        for _ in range(LOOKS):
+            one = chance.choice(stacks)
+            try:
+                await one.pipeline.attempt(one.run, TRAIN)
+            except Killed:
+                kills += 1
+            live = [s.run for s in stacks for _ in await s.api.parts.attempts.live()]
+            assert len(live) <= 1, "two workers on one slot"
+            trained.update(live)
+            if chance.random() < 0.5:
+                await worker(one, chance)
+
+    with_stacks((database_url, another_url), tmp_path, ("pool: gpus", "pool: gpus"), scenario)
+
+    assert kills > LOOKS * 0.2
+    assert min(trained.values()) >= 10, "each had its turn"
+    assert len(trained) == 2
 
 
 def test_a_run_is_checked_against_the_pool(
