@@ -20,12 +20,17 @@ from ratchet.entrypoints.local.privileges import become_unprivileged
 PATIENCE_SECONDS = 20.0
 
 
+class Dropped(BaseException):
+    """An end of a flow that its engine records nowhere."""
+
+
 class Story:
     """A flow of three steps; counts how often each ran, and can be made to stumble."""
 
     def __init__(self) -> None:
         self.ran: Counter[str] = Counter()
         self.away = 0
+        self.drops = 0
         self.pause_seconds = 30.0
         self.home: asyncio.AbstractEventLoop | None = None
 
@@ -37,6 +42,13 @@ class Story:
 
     async def fail(self, flow: Flow) -> None:
         await flow.step("failing", self.reject)
+
+    async def drop(self, flow: Flow, name: str) -> None:
+        first = await flow.step("first", self.step, name)
+        if self.drops:
+            self.drops -= 1
+            raise Dropped
+        await flow.step("second", self.step, first + "+")
 
     async def step(self, name: str) -> str:
         assert asyncio.get_running_loop() is self.home
@@ -65,7 +77,11 @@ def live(url: str, executor: str, story: Story, life: Callable[[Durable], Awaita
 
     async def run() -> None:
         story.home = asyncio.get_running_loop()
-        flows: dict[str, FlowFunction] = {"tell": story.tell, "fail": story.fail}
+        flows: dict[str, FlowFunction] = {
+            "tell": story.tell,
+            "fail": story.fail,
+            "drop": story.drop,
+        }
         durable = Durable(sqlalchemy_url(url), executor, flows)
         durable.launch()
         try:
@@ -121,6 +137,29 @@ def test_the_living_go_on_where_the_dead_stopped(database_url: str) -> None:
 
     # The recorded answer was used: the first step did not run again.
     assert story.ran == {"a": 1, "a+": 1}
+
+
+def test_a_flow_that_ended_without_a_record_is_taken_up_by_its_living_process(
+    database_url: str,
+) -> None:
+    story = Story()
+    story.drops = 1
+
+    async def life(durable: Durable) -> None:
+        await durable.start("tell", "other", "b")
+        await durable.start("drop", "key", "a")
+        await until(lambda: story.did("a"), "the first step")
+        await until(lambda: story.did("b"), "the first step of one that goes on")
+        await asyncio.sleep(0.2)
+        assert await durable.take_up_dropped() == [], "it might just begin"
+        assert await durable.take_up_dropped() == ["key"]
+        await until(lambda: story.did("a+"), "the second step")
+        assert await durable.take_up_dropped() == []
+        assert await durable.take_up_dropped() == []
+
+    live(database_url, "exe_1", story, life)
+
+    assert story.ran == {"a": 1, "a+": 1, "b": 1}
 
 
 def test_a_database_that_is_killed_and_comes_back_ends_no_flow() -> None:

@@ -116,7 +116,11 @@ class Durable:
             "enable_otlp": False,
         }
         self._dbos = DBOS(config=config)
-        self._flows = {name: _register(name, function) for name, function in flows.items()}
+        self._running: set[str] = set()
+        self._missed: set[str] = set()
+        self._flows = {
+            name: _register(name, function, self._running) for name, function in flows.items()
+        }
 
     def launch(self) -> None:
         logging.getLogger("dbos").setLevel(logging.WARNING)
@@ -153,10 +157,32 @@ class Durable:
         """
         return len(await asyncio.to_thread(DBOS._recover_pending_workflows, executor_ids))
 
+    async def take_up_dropped(self) -> list[str]:
+        """Start again flows that are this process's by the record and that it does not run.
 
-def _register(name: str, function: FlowFunction) -> Callable[..., Any]:
+        Such a flow ended in a way that could not be recorded; its process lives, so that nobody
+        takes it over.  Only what was seen so the last time, too: one that just begins is not lost.
+        Answers their keys.
+        """
+        mine = await DBOS.list_workflows_async(
+            status="PENDING", executor_id=self.executor_id, load_input=False, load_output=False
+        )
+        missed = {status.workflow_id for status in mine} - self._running
+        dropped = missed & self._missed
+        for key in dropped:
+            await DBOS.resume_workflow_async(key)
+        self._missed = missed - dropped
+        return sorted(dropped)
+
+
+def _register(name: str, function: FlowFunction, running: set[str]) -> Callable[..., Any]:
     async def body(*arguments: object) -> Any:
-        return await function(_DbosFlow(), *arguments)
+        key = str(DBOS.workflow_id)
+        running.add(key)
+        try:
+            return await function(_DbosFlow(), *arguments)
+        finally:
+            running.discard(key)
 
     body.__name__ = body.__qualname__ = name
     return DBOS.workflow(name=name, max_recovery_attempts=1_000)(body)

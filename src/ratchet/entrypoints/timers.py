@@ -40,6 +40,7 @@ log = structlog.get_logger()
 
 DISPATCH_SECONDS = 0.5
 REAP_SECONDS = 2.0
+DROPPED_SECONDS = 30.0
 BURY_SECONDS = 10.0
 SHADOW_SECONDS = 0.5
 NOTICE_SECONDS = 1.0
@@ -82,6 +83,10 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
         if recovered:
             log.info("flows_recovered", flows=recovered)
 
+    async def take_up() -> None:
+        if dropped := await parts.durable.take_up_dropped():
+            log.error("flows_dropped", runs=dropped)
+
     async def tell() -> None:
         while await tell_people(parts.notices):
             continue
@@ -101,6 +106,7 @@ def _of_runs_and_releases(parts: Parts) -> list[Timer]:
     return [
         _every(PRUNE_SECONDS, "prune", take_away),
         _every(REAP_SECONDS, "reap", reap_dead),
+        _every(DROPPED_SECONDS, "take_up", take_up),
         parts.bell.listen(),
         _every(
             DISPATCH_SECONDS, "dispatch", lambda: dispatch(parts.runs, parts.durable), parts.bell
