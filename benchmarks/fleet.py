@@ -20,12 +20,11 @@ from traces import HOUR, SEED, of_year, starts_of
 
 from ratchet.core.fleet.claims import Claim, Pool, Share
 from ratchet.core.fleet.plan import Plan, decide
-from ratchet.core.fleet.replay import Arrival, Fleet, Planner, run_fleet
+from ratchet.core.fleet.replay import Arrival, Fleet, Planner, run_fleet, tabled
 from ratchet.core.place import Capacity
 from ratchet.core.placement import rules
 from ratchet.core.placement.availability import PUBLIC
 from ratchet.core.placement.forecast import sample
-from ratchet.core.placement.policy import Tables
 from ratchet.core.placement.replay import Outcome, Seen, watched
 from ratchet.core.placement.rules import Rule
 from ratchet.core.placement.terms import Action, Situation, Terms
@@ -113,14 +112,14 @@ def spot_or_at_once(at: Situation, terms: Terms) -> Action:
     return Action.SPOT if at.spot_is_up else Action.ON_DEMAND
 
 
-def policies(tables: Tables) -> dict[str, tuple[Rule, Planner]]:
+def policies(ours: Rule) -> dict[str, tuple[Rule, Planner]]:
     return {
         "first come, on demand": (rules.on_demand_only, first_come),
         "first come, spot or at once": (spot_or_at_once, first_come),
         "earliest deadline, on demand": (rules.on_demand_only, earliest_deadline),
         "earliest deadline, spot or at once": (spot_or_at_once, earliest_deadline),
         "ours, greedy jobs": (rules.greedy, decide),
-        "ours": (tables.wish, decide),
+        "ours": (ours, decide),
     }
 
 
@@ -143,11 +142,11 @@ def zones(folder: Path, count: int) -> list[list[Seen]]:
 
 
 def compared(folder: Path, fleets: int) -> Costs:
-    tables = Tables(PUBLIC, TERMS, DEADLINE_HOURS_MAX * HOUR, DEADLINE_HOURS_MAX * HOUR / 2)
+    ours = tabled(TERMS)
     costs: dict[str, list[tuple[Sequence[Arrival], Mapping[str, Outcome]]]] = {}
     for number, zone in enumerate(zones(folder, fleets)):
         jobs = arrivals(np.random.default_rng([SEED, number]), burst=number % 2 == 1)
-        for name, (rule, planner) in policies(tables).items():
+        for name, (rule, planner) in policies(ours).items():
             fleet = Fleet(POOL, dict(PROJECTS), TICK, planner)
             found = run_fleet(fleet, jobs, zone, TERMS, rule)
             costs.setdefault(name, []).append((jobs, found))

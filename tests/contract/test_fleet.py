@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner, Result
 
 from ratchet.adapters.fleetfile import load_fleet
 from ratchet.adapters.postgres.fleet import SILENT_SECONDS_MAX, PostgresFleet
@@ -16,6 +18,7 @@ from ratchet.core.artifact import RunId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.fleet.claims import Claim, FleetPlan, Pool, Share
 from ratchet.core.place import Capacity
+from ratchet.entrypoints.cli.main import app
 from tests.stored import with_database
 
 SPOT, STAYS = Capacity.SPOT, Capacity.ON_DEMAND
@@ -222,3 +225,67 @@ def test_what_is_wrong_with_a_fleet_file_is_said_with_its_place(
 
     assert said in str(refused.value)
     assert str(file) in str(refused.value)
+
+
+JOBS = """\
+project,at_hours,work_hours,deadline_hours,slots,priority
+router,0,2,8,1,0
+router,1,1,4,2,5
+summaries,0.5,3,,1,
+"""
+
+
+def simulated(folder: Path, jobs: str, fleet: str, *more: str) -> Result:
+    (folder / "jobs.csv").write_text(jobs)
+    (folder / "fleet.yaml").write_text(fleet)
+    words = ["fleet", "simulate", str(folder / "fleet.yaml"), "--jobs", str(folder / "jobs.csv")]
+    return CliRunner().invoke(app, [*words, *more])
+
+
+def test_a_pool_of_some_size_is_tried_on_jobs(tmp_path: Path) -> None:
+    told = simulated(tmp_path, JOBS, "pools: {gpus: {spot: 2, on_demand: 2}}", "--json")
+
+    rows = json.loads(told.output)
+    assert [row["on_demand"] for row in rows] == [2, 3], "one slot less would not hold a job"
+    for row in rows:
+        assert (row["late"], row["not_ended"]) == (0, 0)
+        # Seven slot hours of work, at between spot's price and the other.
+        assert 7.0 <= row["usd"] <= 3.0 * 9.0
+        assert 0.0 <= row["waited_hours_median"] <= row["waited_hours_max"]
+
+
+def test_a_simulation_is_told_in_a_table_and_takes_a_trace(tmp_path: Path) -> None:
+    zone = tmp_path / "zone.json"
+    zone.write_text(json.dumps({"metadata": {"gap_seconds": 600}, "data": [1] * 50}))
+
+    told = simulated(tmp_path, JOBS, "pools: {gpus: {spot: 4}}", "--trace", str(zone))
+
+    assert "3 jobs over pool gpus, spot as in" in told.output
+    assert "any" in told.output
+    assert "100%" in told.output, "spot was there all the time"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "fleet", "said"),
+    [
+        ("project,hours\np,1\n", "pools: {a: {}}", "jobs.csv:1: found columns ['hours']"),
+        ("project,work_hours\n", "pools: {a: {}}", "jobs.csv:1: found no rows"),
+        ("project,work_hours\np,long\n", "pools: {a: {}}", "jobs.csv:2: work_hours: found 'long'"),
+        ("project,work_hours\n,1\n", "pools: {a: {}}", "jobs.csv:2: project: found nothing"),
+        (JOBS, "pools: {a: {on_demand: 1}}", "job-2 needs 2 slots, and pool a has 1 on-demand"),
+        (JOBS, "pools: {a: {spot: 0, on_demand: 2}}", "job-3 needs 1 slots, and pool a has 0 spot"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(
+    tmp_path: Path, jobs: str, fleet: str, said: str
+) -> None:
+    refused = simulated(tmp_path, jobs, fleet)
+
+    assert isinstance(refused.exception, Rejected)
+    assert said in str(refused.exception)
+
+
+def test_a_pool_that_is_not_in_the_file_is_refused(tmp_path: Path) -> None:
+    refused = simulated(tmp_path, JOBS, "pools: {a: {}}", "--pool", "b")
+
+    assert str(refused.exception) == "--pool: found 'b', expected one of a"

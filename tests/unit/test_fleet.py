@@ -11,7 +11,7 @@ from ratchet.core.errors import Rejected
 from ratchet.core.fleet.answer import Grant, answer, check_slots
 from ratchet.core.fleet.claims import Claim, Pool, Share
 from ratchet.core.fleet.plan import AGING_SECONDS, PATIENCE_SECONDS, decide
-from ratchet.core.fleet.replay import Arrival, Fleet, run_fleet
+from ratchet.core.fleet.replay import Arrival, Fleet, run_fleet, tabled
 from ratchet.core.place import Capacity, Executor, Place
 from ratchet.core.placement.replay import HOUR, Seen
 from ratchet.core.placement.rules import greedy
@@ -299,6 +299,31 @@ def test_over_time_projects_have_what_their_weights_say() -> None:
         had[arrival.project] += outcomes[arrival.name].spot_seconds * arrival.slots
     for project, weight in weights.items():
         assert had[project] / sum(had.values()) == pytest.approx(weight / 6.0, abs=0.02)
+
+
+def test_each_job_asks_the_table_of_its_time() -> None:
+    """With time to spare it waits for spot that is away; without, the guard has it begin."""
+    away = [Seen(False, TICK)] * 3
+    pool = Pool(name="p", spot=1)
+    arrivals = [
+        Arrival(
+            name=name,
+            project="p",
+            at_seconds=0.0,
+            work_seconds=HOUR,
+            deadline_seconds=hours * HOUR,
+        )
+        for name, hours in (("pressed", 1.2), ("leisurely", 9.0))
+    ]
+    fleet = Fleet(pool, {"p": Share()}, TICK)
+
+    run_fleet(fleet, arrivals, away, TERMS, tabled(TERMS))
+
+    assert {member.arrival.name: member.alive for member in fleet.members} == {
+        "pressed": STAYS,
+        "leisurely": None,
+    }
+    assert [member.began_at for member in fleet.members] == [0.0, None]
 
 
 def test_a_large_job_comes_to_its_turn_in_a_stream_of_small_ones() -> None:

@@ -1,7 +1,9 @@
-"""`fleet.yaml`: what pools there are, and what each project may take of them."""
+"""`fleet.yaml`: what pools there are, and what each project may take of them; and files of jobs."""
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import yaml
 
 from ratchet.core.errors import Rejected
 from ratchet.core.fleet.claims import FleetPlan, Pool, Share
+from ratchet.core.fleet.replay import Arrival
 
 SLOTS_MAX = 100_000
 WEIGHT_MAX = 1_000_000.0
@@ -117,3 +120,56 @@ def _shown(node: yaml.Node | None) -> str:
     if isinstance(node, yaml.ScalarNode):
         return repr(node.value)
     return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
+
+
+JOB_COLUMNS = ("project", "at_hours", "work_hours", "deadline_hours", "slots", "priority")
+HOURS_MAX = 24.0 * 366.0
+
+
+def load_jobs(path: Path) -> list[Arrival]:
+    """Jobs from a CSV with `project`, `at_hours`, `work_hours`, and if you like `deadline_hours`
+    (empty: none), `slots` and `priority`.  Raises `Rejected` with every problem."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise Rejected(f"{path}: cannot be read as CSV: {error}") from error
+    problems: list[str] = []
+    unknown = [name for name in (rows[0] if rows else ()) if name not in JOB_COLUMNS]
+    if unknown or not rows:
+        found = f"columns {unknown}" if unknown else "no rows"
+        raise Rejected(f"{path}:1: found {found}, expected {', '.join(JOB_COLUMNS)}")
+    jobs = [_job(row, number, path, problems) for number, row in enumerate(rows, start=1)]
+    if problems:
+        raise Rejected("\n".join(problems))
+    return jobs
+
+
+def _job(row: Mapping[str, str | None], number: int, path: Path, problems: list[str]) -> Arrival:
+    where = f"{path}:{number + 1}"
+
+    def value(name: str, usual: float | None, least: float, most: float = HOURS_MAX) -> float:
+        text = (row.get(name) or "").strip()
+        try:
+            found = float(text) if text or usual is None else usual
+        except ValueError:
+            found = math.nan
+        if not least <= found <= most:
+            expected = f"a number from {least:g} to {most:g}"
+            problems.append(f"{where}: {name}: found {text!r}, expected {expected}")
+            return least
+        return found
+
+    if not (project := (row.get("project") or "").strip()):
+        problems.append(f"{where}: project: found nothing, expected a name")
+    has_deadline = bool((row.get("deadline_hours") or "").strip())
+    deadline = value("deadline_hours", None, 0.001) * 3600.0 if has_deadline else None
+    return Arrival(
+        name=f"job-{number}",
+        project=project,
+        at_seconds=value("at_hours", 0.0, 0.0) * 3600.0,
+        work_seconds=value("work_hours", None, 0.001) * 3600.0,
+        deadline_seconds=deadline,
+        slots=int(value("slots", 1.0, 1.0, SLOTS_MAX)),
+        priority=int(value("priority", 0.0, -1000.0, 1000.0)),
+    )

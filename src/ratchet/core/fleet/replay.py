@@ -8,14 +8,20 @@ from dataclasses import dataclass, field, replace
 from ratchet.core.fleet.claims import Claim, Pool, Share
 from ratchet.core.fleet.plan import Plan, decide
 from ratchet.core.place import Capacity
+from ratchet.core.placement.availability import PUBLIC
 from ratchet.core.placement.guard import guarded
+from ratchet.core.placement.plan import SLACK_SHARE, tick_of
+from ratchet.core.placement.policy import Tables
 from ratchet.core.placement.replay import EPSILON, HOUR, Job, Outcome, Seen
 from ratchet.core.placement.rules import Rule
-from ratchet.core.placement.terms import Action, Machine, Terms
+from ratchet.core.placement.terms import Action, Machine, Situation, Terms
 
 Planner = Callable[[Pool, Sequence[Claim], Mapping[str, Share]], Plan]
 # Of what was used: after so long it counts half.
 HALF_LIFE_SECONDS = 7 * 24 * HOUR
+
+# Of jobs with so much time share a table.
+DEADLINE_CLASSES_SECONDS = tuple(HOUR * 2.0**power for power in range(-1, 11))
 
 _KINDS = {Machine.SPOT: Capacity.SPOT, Machine.ON_DEMAND: Capacity.ON_DEMAND}
 _ACTIONS = {Capacity.SPOT: Action.SPOT, Capacity.ON_DEMAND: Action.ON_DEMAND, None: Action.WAIT}
@@ -44,6 +50,8 @@ class Member:
     job: Job
     granted: Capacity | None = None
     waiting_since: float = 0.0
+    began_at: float | None = None
+    """Its first worker."""
     ended_at: float | None = None
 
     @property
@@ -100,6 +108,7 @@ class Fleet:
             granted = None
         if member.alive is None and granted is not None:
             member.waiting_since = self.now
+            member.began_at = self.now if member.began_at is None else member.began_at
         job.act(_ACTIONS[granted])
         if member.alive is None:
             member.waiting_since = min(member.waiting_since, self.now)
@@ -129,6 +138,23 @@ def _wish(member: Member, seen: Seen, rule: Rule) -> Capacity | None:
         return Capacity.SPOT if seen.is_up else None
     at = job.situation(seen)
     return _WANTS[guarded(rule(at, job.terms), at, job.terms)]
+
+
+def tabled(terms: Terms) -> Rule:
+    """Each job asks the table of its class, which looks as often until its deadline as a training
+    in production does (`placement.plan`)."""
+    known: dict[float, Tables] = {}
+
+    def wish(at: Situation, _: Terms) -> Action:
+        whole = at.elapsed_seconds + at.time_left_seconds
+        longest = DEADLINE_CLASSES_SECONDS[-1]
+        until = next((one for one in DEADLINE_CLASSES_SECONDS if whole <= one), longest)
+        if until not in known:
+            coarse = replace(terms, tick_seconds=max(terms.tick_seconds, tick_of(until)))
+            known[until] = Tables(PUBLIC, coarse, until, SLACK_SHARE * until)
+        return known[until].wish(at, terms)
+
+    return wish
 
 
 def run_fleet(

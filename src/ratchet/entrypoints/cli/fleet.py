@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ratchet.adapters.fleetfile import load_fleet
 from ratchet.entrypoints.cli.client import connect
+from ratchet.entrypoints.cli.fleet_simulate import simulate
 from ratchet.entrypoints.cli.key import JsonOption, StateOption
 from ratchet.entrypoints.cli.tables import list_table
 
@@ -38,6 +39,9 @@ def apply(
     connect(state_dir).put("/fleet", body)
     names = ", ".join(pool.name for pool in plan.pools)
     print(f"pools: {names}; projects with a share: {', '.join(plan.shares) or 'none'}")
+
+
+app.command("simulate")(simulate)
 
 
 @app.command("show")
