@@ -29,7 +29,7 @@ class PostgresFleet:
         self._db = database
 
     async def pool(self, name: str) -> Pool:
-        async with self._locked() as tx:
+        async with self._reading() as tx:
             return await _pool(tx, name)
 
     async def ask(self, pool: str, claim: Claim, usd_per_hour: float) -> Grant:
@@ -90,7 +90,7 @@ class PostgresFleet:
         return before
 
     async def view(self) -> dict[str, Any]:
-        async with self._locked() as tx:
+        async with self._reading() as tx:
             claims = await fetch(tx, "list_claims", pool=None)
             pools = await fetch(tx, "list_pools")
             shares = await _shares(tx)
@@ -104,9 +104,15 @@ class PostgresFleet:
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[Connection]:
+        """Of who decides: one at a time."""
+        async with self._reading() as tx:
+            await fetch(tx, "lock_fleet")
+            yield tx
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Connection]:
         try:
             async with self._db.transaction() as tx:
-                await fetch(tx, "lock_fleet")
                 yield tx
         except psycopg.errors.UndefinedTable as error:
             raise Unavailable(

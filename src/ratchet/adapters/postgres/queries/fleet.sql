@@ -1,4 +1,4 @@
--- Machines that several projects share.  One at a time: `lock_fleet` comes first.
+-- Machines that several projects share.  Who decides goes one at a time: `lock_fleet` comes first.
 
 -- name: lock_fleet
 -- Until the transaction's end.
