@@ -150,7 +150,9 @@ def test_a_pool_that_is_used_is_not_left_out(database_url: str) -> None:
 
         assert (await fleet.pool("gpus")).spot == 1, "nothing of it was done"
         await fleet.release(RunId("a"))
-        assert await fleet.put(other) == "gpus 1/1; p 1 10 USD"
+        before = (await fleet.put(other)).describe()
+        assert before == "gpus 1 spot 1 on demand; p weight 1 10 USD a month"
+        assert other.describe() == "cpus any spot any on demand"
         with pytest.raises(Rejected, match="found 'gpus', known are: cpus"):
             await fleet.ask("gpus", claim("a"), 0.0)
 

@@ -316,7 +316,13 @@ def test_only_an_administrator_says_what_there_is(
         assert (await one.api("GET", "/fleet", None)).status_code == 200
         refused = await one.api("PUT", "/fleet", pools={})
         assert refused.status_code == 422
-        audit = (await one.api("GET", "/audit")).json()
-        assert audit == []
+        key = (await one.api.key(role="admin", models=["m"], lives_seconds=3600.0))["key"]
+        bound = await one.api("PUT", "/fleet", key, **FLEET)
+        assert bound.status_code == 403
+        assert "belongs to project p; the fleet is shared" in bound.text
+        assert (await one.api("PUT", "/fleet", **FLEET)).status_code == 204
+        act = (await one.api("GET", "/audit")).json()[0]
+        said = "gpus 1 spot 1 on demand; p weight 2"
+        assert (act["what"], act["old"], act["new"]) == ("set fleet", said, said)
 
     with_stacks((database_url, another_url), tmp_path, ("pool: gpus", "pool: gpus"), scenario)

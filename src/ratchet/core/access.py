@@ -48,7 +48,7 @@ class Permission(Enum):
     READ = "read"  # look at anything but keys
     RUN = "run"  # start and cancel runs
     RELEASE = "release"  # move live traffic
-    SERVE = "serve"  # register a project, change how it is served and what it may use
+    SERVE = "serve"  # register a project, change how it is served, set the fleet
     KEYS = "keys"  # create, revoke and list keys
     AUDIT = "audit"  # read who did what
     TURNS = "turns"  # read what users asked and were answered

@@ -87,8 +87,5 @@ def _place(kind: Capacity | None, wish: Place, *known_places: Place | None) -> P
 async def apply_fleet(plan: FleetPlan, by: Caller, parts: FleetParts) -> None:
     """Replace pools and shares.  Raises `Rejected` when a pool that is used is left out."""
     before = await parts.store.put(plan)
-    after = "; ".join(
-        [f"{pool.name} {pool.spot}/{pool.on_demand}" for pool in plan.pools]
-        + [f"{project} {share.weight:g}" for project, share in plan.shares.items()]
-    )
-    await parts.audit.add(by.name, "set fleet", "fleet", before, after, "", parts.clock.now())
+    old, new, now = before.describe(), plan.describe(), parts.clock.now()
+    await parts.audit.add(by.name, "set fleet", "fleet", old, new, "", now)

@@ -23,7 +23,7 @@ class FleetStore(Protocol):
     async def release(self, run_id: RunId) -> None:
         """It wants nothing any more.  By run."""
 
-    async def put(self, plan: FleetPlan) -> str:
+    async def put(self, plan: FleetPlan) -> FleetPlan:
         """Replace pools and shares; answers what was there.
 
         Raises `Rejected` when a pool that is left out is still used.

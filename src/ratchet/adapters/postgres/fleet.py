@@ -67,10 +67,10 @@ class PostgresFleet:
             await fetch(tx, "meter_claim", run_id=run_id)
             await fetch(tx, "drop_claim", run_id=run_id)
 
-    async def put(self, plan: FleetPlan) -> str:
+    async def put(self, plan: FleetPlan) -> FleetPlan:
         names = [pool.name for pool in plan.pools]
         async with self._locked() as tx:
-            before = await _described(tx)
+            before = await _plan(tx)
             claims = await fetch(tx, "list_claims", pool=None)
             used = sorted({row["pool"] for row in claims} - set(names))
             if used:
@@ -137,15 +137,11 @@ async def _shares(tx: Connection) -> list[Row]:
     return await fetch(tx, "fleet_shares_now", half_life_days=HALF_LIFE_DAYS)
 
 
-async def _described(tx: Connection) -> str:
-    """For the audit, of what is replaced."""
-    pools = [f"{p['name']} {p['spot']}/{p['on_demand']}" for p in await fetch(tx, "list_pools")]
-    shares = [
-        f"{row['project']} {row['weight']:g}"
-        + ("" if row["usd_per_month"] is None else f" {row['usd_per_month']:g} USD")
-        for row in await _shares(tx)
-    ]
-    return "; ".join([*pools, *shares])
+async def _plan(tx: Connection) -> FleetPlan:
+    """What is in force."""
+    pools = tuple(Pool(**row) for row in await fetch(tx, "list_pools"))
+    shares = {row["project"]: _share(row) for row in await _shares(tx)}
+    return FleetPlan(pools, shares)
 
 
 def _claim(row: Row) -> Claim:

@@ -103,3 +103,20 @@ class FleetPlan:
     pools: tuple[Pool, ...]
     shares: Mapping[str, Share]
     """By project; who is not named has a weight of one and no limit."""
+
+    def describe(self) -> str:
+        """In a line, for the audit."""
+        pools = [
+            f"{pool.name} {_limit(pool.spot)} spot {_limit(pool.on_demand)} on demand"
+            for pool in self.pools
+        ]
+        shares = [
+            f"{project} weight {share.weight:g}"
+            + ("" if share.usd_per_month is None else f" {share.usd_per_month:g} USD a month")
+            for project, share in self.shares.items()
+        ]
+        return "; ".join([*pools, *shares])
+
+
+def _limit(slots: int | None) -> str:
+    return "any" if slots is None else str(slots)

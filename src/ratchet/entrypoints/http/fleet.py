@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, Field, StringConstraints
 
 from ratchet.core.access import Permission
@@ -46,6 +46,12 @@ def router(parts: Parts, auth: Auth) -> APIRouter:
     async def put_fleet(request: Request, body: FleetBody) -> None:
         """Replace all pools and shares."""
         caller = permit(request, Permission.SERVE, None, body.who)
+        if caller.project is not None:
+            raise HTTPException(
+                403,
+                f"{caller.name} belongs to project {caller.project}; the fleet is shared with "
+                "others, and is set with the token of the state directory",
+            )
         plan = FleetPlan(
             tuple(Pool(name=name, **pool.model_dump()) for name, pool in body.pools.items()),
             {project: Share(**share.model_dump()) for project, share in body.projects.items()},
