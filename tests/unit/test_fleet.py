@@ -223,6 +223,16 @@ def test_a_project_whose_budget_is_spent_leaves_and_waits_for_the_next_month() -
     assert not told("a", POOL, working("a"), p=Share(usd_spent=9.9, usd_per_month=10.0)).leaves
 
 
+def test_what_a_spent_project_was_given_is_free_once_its_run_has_looked() -> None:
+    """Its worker may have been asked for before its budget was made smaller."""
+    given, other = claim("a", granted=STAYS, wants=STAYS), claim("b", wants=STAYS, project="q")
+    spent = {"p": Share(usd_spent=10.0, usd_per_month=10.0)}
+
+    assert decide(POOL, [given, other], spent).granted == {}
+    assert told("a", POOL, given, other, **spent).kind is None
+    assert decide(POOL, [replace(given, granted=None), other], spent).granted == {"b": STAYS}
+
+
 @pytest.mark.parametrize(
     ("wish", "found"),
     [

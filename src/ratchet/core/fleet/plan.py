@@ -1,8 +1,8 @@
 """Who of a pool gets a slot, who waits, and who has to leave: one pure pass over all claims.
 
 Order: who would be late otherwise; then priority, which grows with waiting; then the project that
-has had least for its weight.  Nobody is asked to leave for a share: only for who would be late, by
-one who can spare the time, and for a higher priority.
+has had least for its weight.  Nobody is asked to leave for a share: only for who would be late and
+is due before it, and for a higher priority.
 """
 
 from __future__ import annotations
@@ -117,9 +117,10 @@ def _free(
 ) -> dict[Capacity, float]:
     free = {kind: pool.slots(kind) for kind in KINDS}
     for claim in claims:
-        for kind in {claim.alive, granted.get(claim.run)} - {None}:
-            assert kind is not None
-            free[kind] -= claim.slots
+        # What was given and is not used yet may be in use since.
+        held = {claim.alive or claim.granted, granted.get(claim.run)}
+        for kind in KINDS:
+            free[kind] -= claim.slots * (kind in held)
     return free
 
 
