@@ -172,7 +172,9 @@ def play_looks(seed: int, looks: int = 400) -> list[str]:
             delay_seconds=TERMS.delay_seconds,
         ).at_its_look
         told[run] = mine
-        grant = answer(run, pool, list(told.values()), {})
+        limit = chance.choice([None, None, 2.0, 0.5])
+        shares = {"project-0": Share(usd_spent=1.0, usd_per_month=limit)}
+        grant = answer(run, pool, list(told.values()), shares)
         told[run] = replace(mine, granted=grant.kind)
         if grant.leaves:
             # It saves and is gone before its next look.

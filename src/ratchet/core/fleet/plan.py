@@ -118,9 +118,9 @@ def _free(
     free = {kind: pool.slots(kind) for kind in KINDS}
     for claim in claims:
         # What was given and is not used yet may be in use since.
-        held = {claim.alive or claim.granted, granted.get(claim.run)}
         for kind in KINDS:
-            free[kind] -= claim.slots * (kind in held)
+            holds = claim.holds(kind) or granted.get(claim.run) is kind
+            free[kind] -= claim.slots * holds
     return free
 
 
