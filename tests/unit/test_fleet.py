@@ -245,6 +245,11 @@ def test_what_a_pool_will_never_have_is_refused_before(wish: Place, found: str) 
         check_slots(wish, POOL)
 
 
+def test_a_priority_without_a_pool_is_refused() -> None:
+    with pytest.raises(Rejected, match=r"train\.priority needs train\.pool"):
+        Place(priority=1)
+
+
 def test_what_a_pool_has_is_let_through() -> None:
     check_slots(Place(pool="gpus"), POOL)
     check_slots(Place(pool="gpus", gpus=9, executor=Executor.KUBERNETES), Pool(name="gpus"))
