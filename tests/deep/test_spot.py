@@ -46,7 +46,7 @@ def prepared(root: Path) -> Stack:
         ("steady", PRICES),
         ("spot", f"{PRICES}, capacity: spot, deadline: {DEADLINE_SECONDS:.0f}s"),
     ):
-        spec = stack.spec(name, train="good.jsonl", epochs=45, checkpoint_every=5)
+        spec = stack.spec(name, train="good.jsonl", epochs=60, checkpoint_every=5)
         text = spec.read_text().replace("train: {", f"train: {{{place}, ", 1)
         spec.write_text(text.replace("0.8}", "1.1}"))
     return stack
