@@ -15,12 +15,13 @@ from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.artifact import RunId, Version, VersionId
 from ratchet.core.evidence import first_evidence
 from ratchet.core.rollout import Release, ReleaseId, Signal, decide
-from ratchet.core.run import RunState
+from ratchet.core.run import RunState, StageName, StageState
 from ratchet.operations.runs import base_version
 from ratchet.ports import (
     AccessRecord,
     Act,
     Run,
+    StageStore,
     StoredRelease,
     Taken,
 )
@@ -52,6 +53,17 @@ def queued(run_id: str) -> Run:
         trigger={"kind": "person"},
         because="",
     )
+
+
+async def about_to_train(run: RunId, stages: StageStore, work_seconds: float) -> None:
+    """Of a run under way: what comes before the training is done."""
+    details: dict[StageName, dict[str, object]] = {
+        StageName.CHECK: {"estimated_seconds": work_seconds},
+        StageName.FREEZE: {"uri": "d", "dataset": "ds", "suites": []},
+    }
+    for stage, detail in details.items():
+        await stages.begin(run, stage, NOW)
+        await stages.end(run, stage, StageState.DONE, detail, "", NOW)
 
 
 def candidate_of(run_id: str) -> Version:

@@ -7,11 +7,9 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +21,7 @@ from ratchet.core.place import Capacity
 from ratchet.core.placement.availability import PUBLIC
 from ratchet.core.placement.forecast import sample
 from ratchet.core.placement.market import Player
-from ratchet.core.run import AttemptState, RunState, StageName, StageState
+from ratchet.core.run import AttemptState, RunState, StageName
 from ratchet.kit.clock import ManualClock
 from ratchet.operations.placement import PlacementParts
 from ratchet.operations.retrain import Pipeline
@@ -31,8 +29,9 @@ from ratchet.ports import LiveAttempt
 from ratchet.ports import Wish as Heard
 from ratchet.wiring import Parts, _pipeline
 from tests.contract.test_specfile import SMALL
+from tests.fragile import Fragile, Killed
 from tests.integration.test_access import Api, with_api
-from tests.stored import NOW, queued
+from tests.stored import NOW, about_to_train, queued
 
 pytestmark = pytest.mark.deep
 
@@ -44,30 +43,6 @@ SPOT = f"capacity: spot, deadline: {DEADLINE_HOURS}h, usd_per_hour: 3, spot_usd_
 SPEC = parse_spec(SMALL + f"train: {{{SPOT}}}\n", Path("/x/ratchet.yaml"))
 WORLDS = 8
 KILLS_MIN = 200
-
-
-class Killed(BaseException):
-    """The process is gone: nothing of the product catches it."""
-
-
-class Fragile:
-    """A store whose caller may be killed before each call, or before it hears the answer."""
-
-    def __init__(self, real: Any, dies: Callable[[], bool]) -> None:
-        self._real, self._dies = real, dies
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._real, name)
-
-        async def fragile(*args: Any, **more: Any) -> Any:
-            if self._dies():
-                raise Killed
-            answer = await call(*args, **more)
-            if self._dies():
-                raise Killed
-            return answer
-
-        return fragile
 
 
 @dataclass(slots=True)
@@ -159,13 +134,7 @@ async def world(api: Api, number: int, kill_share: float) -> World:
     parts, run = api.parts, RunId(f"run_{number}_{kill_share:g}")
     await parts.runs.runs.add(replace(queued(run), spec=SPEC), str(run), NOW)
     await parts.runs.runs.start_next(NOW)
-    details: dict[StageName, dict[str, Any]] = {
-        StageName.CHECK: {"estimated_seconds": WORK_SECONDS},
-        StageName.FREEZE: {"uri": "d", "dataset": "ds", "suites": []},
-    }
-    for stage, detail in details.items():
-        await parts.runs.stages.begin(run, stage, NOW)
-        await parts.runs.stages.end(run, stage, StageState.DONE, detail, "", NOW)
+    await about_to_train(run, parts.runs.stages, WORK_SECONDS)
     ticks = 1_000
     series = sample(PUBLIC, PROBE_SECONDS, ticks, np.random.default_rng(number))
     market = Player(

@@ -10,28 +10,31 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import psycopg
 import pytest
 
 from ratchet.adapters.specfile.reader import parse_spec
 from ratchet.core.artifact import RunId
-from ratchet.core.place import Capacity
+from ratchet.core.errors import Unavailable
+from ratchet.core.fleet.answer import Grant
+from ratchet.core.place import Capacity, Executor
 from ratchet.core.placement.market import Player
-from ratchet.core.run import AttemptState, StageName, StageState
+from ratchet.core.run import AttemptState, StageName
 from ratchet.entrypoints.metrics import Metrics
 from ratchet.kit.clock import ManualClock
 from ratchet.kit.secret import Secret
 from ratchet.operations.access import prepare
 from ratchet.operations.retrain import Pipeline
 from ratchet.operations.runs import base_version
-from ratchet.ports import LiveAttempt
+from ratchet.ports import FleetStore, LiveAttempt
 from ratchet.ports import Wish as Heard
 from ratchet.wiring import _pipeline, build
 from tests.contract.test_specfile import SMALL
+from tests.fragile import Fragile, Killed
 from tests.integration.test_access import Api, settings
-from tests.stored import NOW, queued
+from tests.stored import NOW, about_to_train, queued
 
 TRAIN, EVALUATE = StageName.TRAIN.value, StageName.EVALUATE.value
 FLEET = {"pools": {"gpus": {"spot": 1, "on_demand": 1}}, "projects": {"p": {"weight": 2.0}}}
@@ -83,13 +86,7 @@ async def made_stack(url: str, fleet_url: str, folder: Path, name: str, train: s
     await parts.runs.projects.first_baseline(base_version(spec), NOW)
     await parts.runs.runs.add(replace(queued(run), spec=spec), run, NOW)
     await parts.runs.runs.start_next(NOW)
-    details: dict[StageName, dict[str, Any]] = {
-        StageName.CHECK: {"estimated_seconds": HOUR},
-        StageName.FREEZE: {"uri": "d", "dataset": "ds", "suites": []},
-    }
-    for stage, detail in details.items():
-        await parts.runs.stages.begin(run, stage, NOW)
-        await parts.runs.stages.end(run, stage, StageState.DONE, detail, "", NOW)
+    await about_to_train(run, parts.runs.stages, HOUR)
     pipeline = _pipeline(parts.database, parts.material, parts.datasets, parts.tracking)
     return Stack(api, run, pipeline)
 
@@ -221,28 +218,35 @@ def test_who_waits_for_spot_that_another_has_goes_to_a_machine_that_stays_in_tim
     with_stacks((database_url, another_url), tmp_path, (spot, spot), scenario)
 
 
-class Killed(BaseException):
-    """The process is gone: nothing of the product catches it."""
+class Away:
+    """The PostgreSQL of the stack that the fleet belongs to."""
+
+    async def ask(self, *_: object) -> Grant:
+        raise Unavailable("PostgreSQL does not answer")
+
+    async def release(self, *_: object) -> None:
+        raise Unavailable("PostgreSQL does not answer")
 
 
-class Fragile:
-    """A store whose caller may be killed before each call, or before it hears the answer."""
+def test_a_fleet_that_is_away_takes_nothing_gives_nothing_and_holds_nobody_up(
+    database_url: str, another_url: str, tmp_path: Path
+) -> None:
+    async def scenario(one: Stack, two: Stack) -> None:
+        works = await one.look()
+        assert works is not None
+        for each in (one, two):
+            placement = replace(each.pipeline.placement, fleet=cast(FleetStore, Away()))
+            each.pipeline = replace(each.pipeline, placement=placement)
 
-    def __init__(self, real: Any, chance: random.Random) -> None:
-        self._real, self._chance = real, chance
+        assert await two.look() is None, "it has no slot"
+        assert await one.look() is not None
+        assert await one.heard(works) is Heard.GO_ON
 
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._real, name)
+        await one.end(works, AttemptState.SUCCEEDED)
+        assert await one.pipeline.attempt(one.run, TRAIN) is True
+        assert await one.pipeline.finish_failed(one.run, "the test is over") == "failed"
 
-        async def fragile(*args: Any, **more: Any) -> Any:
-            if self._chance.random() < KILLED_SHARE:
-                raise Killed
-            answer = await call(*args, **more)
-            if self._chance.random() < KILLED_SHARE:
-                raise Killed
-            return answer
-
-        return fragile
+    with_stacks((database_url, another_url), tmp_path, ("pool: gpus", "pool: gpus"), scenario)
 
 
 KILLED_SHARE = 0.15
@@ -271,10 +275,14 @@ def test_servers_that_are_killed_at_any_line_use_no_slot_twice(
 
     async def scenario(*stacks: Stack) -> None:
         nonlocal kills
+
+        def dies() -> bool:
+            return chance.random() < KILLED_SHARE
+
         for each in stacks:
             made = each.pipeline
-            placement = replace(made.placement, fleet=Fragile(made.placement.fleet, chance))
-            attempts = Fragile(made.attempts, chance)
+            placement = replace(made.placement, fleet=Fragile(made.placement.fleet, dies))
+            attempts = Fragile(made.attempts, dies)
             each.pipeline = replace(made, placement=placement, attempts=attempts)
         for _ in range(LOOKS):
             one = chance.choice(stacks)
@@ -293,6 +301,33 @@ def test_servers_that_are_killed_at_any_line_use_no_slot_twice(
     assert kills > LOOKS * 0.2
     assert min(trained.values()) >= 10, "each had its turn"
     assert len(trained) == 2
+
+
+def test_in_a_cluster_a_job_is_asked_for_only_where_the_pool_has_a_slot(
+    database_url: str, another_url: str, tmp_path: Path
+) -> None:
+    """Else whoever waits for spot asks the cluster for it, at no cost."""
+
+    async def scenario(one: Stack, two: Stack) -> None:
+        clock = ManualClock(NOW + timedelta(hours=1))
+        for each in (one, two):
+            placement = replace(each.pipeline.placement, clock=clock)
+            each.pipeline = replace(each.pipeline, placement=placement, clock=clock)
+
+        has = await one.look()
+        waits = await two.look()
+
+        assert has is not None
+        assert (has.place.executor, has.place.capacity) == (Executor.KUBERNETES, Capacity.SPOT)
+        assert waits is None
+        run = (await two.api("GET", "/runs/run_two")).json()
+        assert run["placements"][0]["because"].startswith("pool gpus: waits for 1 spot slot")
+
+    cluster = (
+        "pool: gpus, executor: kubernetes, capacity: spot, deadline: 24h, usd_per_hour: 3, "
+        "spot_usd_per_hour: 1"
+    )
+    with_stacks((database_url, another_url), tmp_path, (cluster, cluster), scenario)
 
 
 def test_a_run_is_checked_against_the_pool(

@@ -114,6 +114,17 @@ def test_who_would_be_late_takes_spot_where_no_machine_that_stays_is_free() -> N
     assert decide(POOL, [blind, taken], {}).granted == {"b": STAYS}
 
 
+def test_who_is_on_spot_and_must_move_has_a_machine_that_stays_asked_for() -> None:
+    """Spot that is free besides is not what it lacks."""
+    mover = working("a", wants=STAYS, sees_spot=True, time_left_seconds=HOUR)
+    later = working("b", STAYS, time_left_seconds=20 * HOUR)
+
+    plan = decide(POOL, [mover, later], {})
+
+    assert plan.granted == {"a": SPOT}
+    assert plan.leaves == {"b": "a"}
+
+
 def test_two_that_are_due_at_once_cannot_both_wait_for_the_last_slot() -> None:
     """Each alone has an hour to spare; on one machine, one after the other, neither has."""
     claims = [claim(run, wants=None, time_left_seconds=2 * HOUR + 200.0) for run in "ab"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 from ratchet.core.access import Caller
 from ratchet.core.artifact import RunId
+from ratchet.core.errors import Unavailable
 from ratchet.core.fleet.answer import Grant, kind_of
 from ratchet.core.fleet.claims import Claim, FleetPlan
 from ratchet.core.place import Capacity, Place
@@ -54,7 +56,10 @@ async def pooled(
     need: Need,
     store: FleetStore,
 ) -> Pooled:
-    """Ask for what a run wants, being where it is."""
+    """Ask for what a run wants, being where it is.
+
+    While the fleet's database is away it keeps what it has and gets nothing new.
+    """
     claim = Claim(
         run=run_id,
         project=project,
@@ -68,7 +73,10 @@ async def pooled(
         delay_seconds=need.delay_seconds,
         may_leave=need.may_leave,
     )
-    grant = await store.ask(wish.pool, claim, 0.0 if there is None else there.usd_per_hour)
+    try:
+        grant = await store.ask(wish.pool, claim, 0.0 if there is None else there.usd_per_hour)
+    except Unavailable as away:
+        grant = Grant(claim.alive, False, f"pool {wish.pool}: {away}")
     place = _place(grant.kind, wish, wanted, there, need.spot)
     moves = there is not None and (place is None or kind_of(place) is not kind_of(there))
     return Pooled(grant, place, moves)
@@ -82,6 +90,13 @@ def _place(kind: Capacity | None, wish: Place, *known_places: Place | None) -> P
             return known
     # It wanted spot or nothing, and cannot wait for it any longer.
     return replace(wish, capacity=Capacity.ON_DEMAND, deadline_seconds=0.0)
+
+
+async def leave_pool(run_id: RunId, wish: Place, store: FleetStore) -> None:
+    """Give a run's slots back.  A fleet that is away will know it from its silence."""
+    if wish.pool:
+        with contextlib.suppress(Unavailable):
+            await store.release(run_id)
 
 
 async def apply_fleet(plan: FleetPlan, by: Caller, parts: FleetParts) -> None:

@@ -32,7 +32,7 @@ from ratchet.kit.digest import digest_bytes
 from ratchet.kit.ids import new_id
 from ratchet.operations.datasets import DatasetParts, freeze
 from ratchet.operations.evaluations import gate_detail, reports, suite_report, weights_of
-from ratchet.operations.fleet import Need, pooled
+from ratchet.operations.fleet import Need, leave_pool, pooled
 from ratchet.operations.material import MaterialParts, gather, inspect, start_of
 from ratchet.operations.placement import PlacementParts, is_placed, placed
 from ratchet.operations.shelf import shelve
@@ -201,9 +201,8 @@ class Pipeline:
         )
         if number is not None and found.place is not None:
             await self._ask_for_worker(run, stage, number, found.place)
-        elif found.moves and alive:
-            gone = await self._had_to_leave(alive[0].id, found.grant.because)
-            return LOOK_AT_ONCE_SECONDS if gone else False
+        elif found.moves and await self._had_to_leave(alive[0].id, found.grant.because):
+            return LOOK_AT_ONCE_SECONDS
         return False
 
     async def _attempt_placed(self, run: Run, number: int | None) -> float:
@@ -279,12 +278,8 @@ class Pipeline:
         run = await self.runs.get(run_id)
         await self._keep_baseline_reports(run, result)
         detail = {"reports": result["uri"], "baseline": (await self._baseline(run)).id}
-        await self._leave_pool(run)
+        await leave_pool(run.id, run.spec.place, self.placement.fleet)
         await self._end(run_id, stage, detail, "candidate and baseline answered")
-
-    async def _leave_pool(self, run: Run) -> None:
-        if run.spec.place.pool:
-            await self.placement.fleet.release(run.id)
 
     async def _keep_baseline_reports(self, run: Run, result: Mapping[str, Any]) -> None:
         stored = await self._get(str(result["uri"]))
@@ -413,7 +408,7 @@ class Pipeline:
     async def finish_failed(self, run_id: RunId, because: str) -> str:
         """End a run that cannot go on.  By run."""
         run = await self.runs.get(run_id)
-        await self._leave_pool(run)
+        await leave_pool(run.id, run.spec.place, self.placement.fleet)
         if run.state.is_end:
             return run.state.value
         now = self.clock.now()

@@ -127,10 +127,15 @@ def _free(
 def _used(claims: Sequence[Claim], shares: Mapping[str, Share]) -> dict[str, float]:
     used = {name: share.used_slot_seconds / share.weight for name, share in shares.items()}
     for claim in claims:
-        weight = shares[claim.project].weight if claim.project in shares else 1.0
-        held = claim.slots * FORESEEN_SECONDS * (claim.alive is not None)
-        used[claim.project] = used.get(claim.project, 0.0) + held / weight
+        if claim.alive is not None:
+            _count(claim, shares, used)
     return used
+
+
+def _count(claim: Claim, shares: Mapping[str, Share], used: dict[str, float]) -> None:
+    """A claim that has slots, among what its project has used."""
+    weight = shares.get(claim.project, Share()).weight
+    used[claim.project] = used.get(claim.project, 0.0) + claim.slots * FORESEEN_SECONDS / weight
 
 
 def _urgent(pool: Pool, claims: Sequence[Claim]) -> frozenset[str]:
@@ -197,7 +202,8 @@ def _serve(claim: Claim, at: _Pass) -> bool:
     kinds = [claim.wants]
     if claim.run in at.plan.urgent:
         kinds = [Capacity.ON_DEMAND, Capacity.SPOT if claim.sees_spot else claim.wants]
-    wanted = [kind for kind in kinds if kind is not None]
+    kept = at.plan.granted.get(claim.run)
+    wanted = [kind for kind in kinds if kind is not None and kind is not kept]
     for kind in wanted:
         if claim.slots <= at.free[kind] and _takes(claim) <= at.until[kind]:
             _take(claim, kind, at)
@@ -245,9 +251,7 @@ def _frees(lacking: float, kind: Capacity, at: _Pass) -> float:
 def _take(claim: Claim, kind: Capacity, at: _Pass) -> None:
     at.free[kind] -= claim.slots
     at.plan.granted[claim.run] = kind
-    weight = at.shares[claim.project].weight if claim.project in at.shares else 1.0
-    taken = claim.slots * FORESEEN_SECONDS / weight
-    at.used[claim.project] = at.used.get(claim.project, 0.0) + taken
+    _count(claim, at.shares, at.used)
 
 
 def _victims(claim: Claim, kind: Capacity, lacking: float, at: _Pass) -> list[Claim]:

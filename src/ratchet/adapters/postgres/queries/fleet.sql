@@ -50,11 +50,12 @@ ON CONFLICT (project, day) DO UPDATE
        usd = fleet_usage.usd + EXCLUDED.usd;
 
 -- name: put_claim!
--- What a run tells at a look.  What was granted stays until it is answered.
+-- What a run tells at a look.  What was granted stays until it is answered; who is new here and
+-- works already (its stack was silent for too long) goes on with what it has.
 INSERT INTO fleet_claims (run_id, project, pool, slots, priority, wants, sees_spot, alive,
                           granted, waiting_since, due_at, work_left_seconds, delay_seconds, may_leave,
                           usd_per_hour, told_at)
-VALUES (:run_id, :project, :pool, :slots, :priority, :wants, :sees_spot, :alive, NULL,
+VALUES (:run_id, :project, :pool, :slots, :priority, :wants, :sees_spot, :alive, :alive,
         CASE WHEN :alive::text IS NULL THEN now() END, now() + make_interval(secs => :time_left),
         :work_left, :delay, :may_leave, :usd_per_hour, now())
 ON CONFLICT (run_id) DO UPDATE
