@@ -18,6 +18,9 @@ from ratchet.harness import Harness
 from ratchet.kit.peers import PeerFiles, peer_files
 from ratchet.kit.secret import Secret
 
+# Also set by `ratchet up --fleet-of`.
+FLEET = "RATCHET_FLEET_DATABASE_URL"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
@@ -28,9 +31,6 @@ class Spot:
     began_at: datetime
     notice_seconds: float
     """From the word that a machine is taken away until it is gone; 0: without a word."""
-
-
-FLEET = "RATCHET_FLEET_DATABASE_URL"
 
 
 def spot_of(env: Mapping[str, str]) -> Spot | None:

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from ratchet.adapters.fleetfile import load_fleet
 from ratchet.adapters.postgres.fleet import SILENT_SECONDS_MAX, PostgresFleet
 from ratchet.adapters.postgres.pool import Database
+from ratchet.adapters.specfile.fleet import load_fleet
 from ratchet.core.artifact import RunId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.fleet.claims import Claim, FleetPlan, Pool, Share
@@ -118,6 +118,25 @@ def test_a_stack_that_is_gone_is_forgotten(database_url: str) -> None:
     with_database(database_url, scenario)
 
 
+def test_a_stack_that_comes_back_keeps_the_machine_that_it_is_on(database_url: str) -> None:
+    """Its worker went on while its server was away, and its slot was given to another."""
+
+    async def scenario(database: Database) -> None:
+        fleet = PostgresFleet(database)
+        await fleet.put(FleetPlan((Pool(name="gpus", spot=1),), {}))
+        await fleet.ask("gpus", claim("a"), 0.0)
+        await fleet.ask("gpus", claim("a", alive=SPOT), 0.0)
+        await hours_pass(database, (SILENT_SECONDS_MAX + 10) / 3600)
+        assert (await fleet.ask("gpus", claim("b"), 0.0)).kind is SPOT
+
+        back = await fleet.ask("gpus", claim("a", alive=SPOT), 0.0)
+
+        assert (back.kind, back.leaves) == (SPOT, False)
+        assert (await fleet.ask("gpus", claim("c"), 0.0)).kind is None, "one too many as it is"
+
+    with_database(database_url, scenario)
+
+
 def test_waiting_counts_from_the_first_look_to_a_worker(database_url: str) -> None:
     async def scenario(database: Database) -> None:
         fleet = PostgresFleet(database)
@@ -200,20 +219,20 @@ def test_a_fleet_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "1:1: file: found nothing, expected a mapping"),
-        ("projects: {}", "found no pools, expected at least one"),
-        ("pools: 3", "1:8: pools: found '3', expected a mapping"),
-        ("pools: {a: [1]}", "1:12: pools.a: found a list, expected a mapping"),
-        ("pools:\n  a: {spots: 1}", "2:7: pools.a: found 'spots', expected spot or on_demand"),
+        ("", "1:1: file: found no mapping, expected keys such as `pools:`"),
+        ("projects: {}", "1:1: pools: found nothing, expected at least one pool"),
+        ("pools: 3", "1:8: pools: found '3', expected keys below it"),
+        ("pools: {a: [1]}", "1:12: pools.a: found a list, expected keys below it"),
+        ("pools:\n  a: {spots: 1}", "2:7: pools.a.spots: found an unknown key, expected spot or"),
         ("pools: {a: {spot: -1}}", "found '-1', expected a whole number from 0 to 100000"),
         ("pools: {a: {spot: 1.5}}", "found '1.5', expected a whole number"),
         ("pools: {a: {spot: many}}", "found 'many', expected a whole number"),
-        ("pools: {a: {}, a: {}}", "1:16: pools: found 'a' twice, expected it once"),
-        ("pools: {'': {}}", "expected a name of 1 to 100 letters"),
+        ("pools: {a: {}, a: {}}", "1:16: pools.a: found the key a second time, expected each"),
+        ("pools: {'': {}}", "1:9: pools: found '', expected a name of 1 to 100 letters"),
         ("pools: {a: {}}\nprojects: {p: {weight: 0}}", "expected a number from 1e-06 to 1e+06"),
         ("pools: {a: {}}\nprojects: {p: {weight: .nan}}", "found '.nan', expected a number"),
-        ("pools: {a: {}}\nteams: {}", "2:1: found 'teams', expected pools or projects"),
-        ("pools: [", "found no YAML"),
+        ("pools: {a: {}}\nteams: {}", "2:1: teams: found an unknown key, expected pools or"),
+        ("pools: [", "YAML: found"),
     ],
 )
 def test_what_is_wrong_with_a_fleet_file_is_said_with_its_place(
@@ -270,10 +289,16 @@ def test_a_simulation_is_told_in_a_table_and_takes_a_trace(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("jobs", "fleet", "said"),
     [
-        ("project,hours\np,1\n", "pools: {a: {}}", "jobs.csv:1: found columns ['hours']"),
+        ("project,hours\np,1\n", "pools: {a: {}}", "jobs.csv:1: found columns hours"),
         ("project,work_hours\n", "pools: {a: {}}", "jobs.csv:1: found no rows"),
         ("project,work_hours\np,long\n", "pools: {a: {}}", "jobs.csv:2: work_hours: found 'long'"),
         ("project,work_hours\n,1\n", "pools: {a: {}}", "jobs.csv:2: project: found nothing"),
+        (
+            "project,work_hours,slots\np,1,1.5\n",
+            "pools: {a: {}}",
+            "jobs.csv:2: slots: found '1.5', expected a whole number from 1 to 100000",
+        ),
+        ("project,slots\np,1\n", "pools: {a: {}}", "jobs.csv:2: work_hours: found nothing"),
         (JOBS, "pools: {a: {on_demand: 1}}", "job-2 needs 2 slots, and pool a has 1 on-demand"),
         (JOBS, "pools: {a: {spot: 0, on_demand: 2}}", "job-3 needs 1 slots, and pool a has 0 spot"),
     ],

@@ -239,7 +239,7 @@ class Users:
 async def nothing_is_left_behind(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two prunes everything that is in the store is kept by something."""
     monkeypatch.setattr(artifacts, "BORN_SECONDS", -1.0)
-    postgres = Postgres(stack.state.root / "postgres", stack.state.sockets / "pg")
+    postgres = Postgres.of(stack.state)
     database, clock, objects = Database(postgres.url.reveal()), SystemClock(), ObstoreObjects(URL)
     await database.open()
     try:

@@ -152,7 +152,7 @@ class Stack:
 
     def database(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection to the stack's own PostgreSQL."""
-        postgres = Postgres(self.state.root / "postgres", self.state.sockets / "pg")
+        postgres = Postgres.of(self.state)
         return psycopg.connect(postgres.url.reveal(), autocommit=True)
 
     def end_of(self, run_id: str, seconds: float = 150) -> dict[str, Any]:

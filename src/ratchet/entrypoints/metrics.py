@@ -151,14 +151,12 @@ class _Fleet:
         for metric in (self._limit, self._taken, self._waiting):
             metric.clear()
         for pool in pools:
-            claims, name = pool["claims"], pool["name"]
-            has = [{claim["alive"], claim["granted"]} - {None} for claim in claims]
-            self._waiting.labels(name).set(sum(not kinds for kinds in has))
-            for kind in ("spot", "on_demand"):
+            name = pool["name"]
+            self._waiting.labels(name).set(pool["waiting"])
+            for kind, taken in pool["taken"].items():
+                self._taken.labels(name, kind).set(taken)
                 if pool[kind] is not None:
                     self._limit.labels(name, kind).set(pool[kind])
-                slots = [claim["slots"] for claim, k in zip(claims, has, strict=True) if kind in k]
-                self._taken.labels(name, kind).set(sum(slots))
 
 
 def outcome(record: AccessRecord) -> str:

@@ -6,7 +6,7 @@ no slot is given twice, and nobody leads whose death would stop the others.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,11 +16,12 @@ from ratchet.adapters.postgres.pool import Connection, Database, Row, fetch
 from ratchet.core.artifact import RunId
 from ratchet.core.errors import Rejected, Unavailable
 from ratchet.core.fleet.answer import Grant, answer
-from ratchet.core.fleet.claims import Claim, FleetPlan, Pool, Share
+from ratchet.core.fleet.claims import KINDS, Claim, FleetPlan, Pool, Share, slots_taken
 from ratchet.core.place import Capacity
 
 HALF_LIFE_DAYS = 7.0
-# A run looks once a minute.  Its worker has long ended by itself when its server is away for this.
+# A run looks once a minute.  Who is silent for so long is taken for gone; should it come back, its
+# worker (which needs no server to go on) keeps its machine, and the pool has one too many for then.
 SILENT_SECONDS_MAX = 900.0
 
 
@@ -94,13 +95,7 @@ class PostgresFleet:
             claims = await fetch(tx, "list_claims", pool=None)
             pools = await fetch(tx, "list_pools")
             shares = await _shares(tx)
-        return {
-            "pools": [
-                {**pool, "claims": [_seen(row) for row in claims if row["pool"] == pool["name"]]}
-                for pool in pools
-            ],
-            "projects": shares,
-        }
+        return {"pools": [_pool_seen(pool, claims) for pool in pools], "projects": shares}
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[Connection]:
@@ -169,6 +164,17 @@ def _share(row: Row) -> Share:
         usd_spent=row["usd_spent"],
         usd_per_month=row["usd_per_month"],
     )
+
+
+def _pool_seen(pool: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    mine = [row for row in rows if row["pool"] == pool["name"]]
+    claims = [_claim(row) for row in mine]
+    return {
+        **pool,
+        "taken": {kind.value: slots_taken(kind, claims) for kind in KINDS},
+        "waiting": sum(claim.has_nothing for claim in claims),
+        "claims": [_seen(row) for row in mine],
+    }
 
 
 def _seen(row: Row) -> dict[str, Any]:

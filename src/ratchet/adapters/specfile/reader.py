@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ratchet.adapters.specfile.document import Document, construct, shown
 from ratchet.adapters.specfile.fields import FIELDS, GATE_BOUNDS, GATE_SLICES, NOT_BUILT
 from ratchet.adapters.specfile.guards import PREFIX, guards_from, queries_from
 from ratchet.adapters.specfile.values import Unfit, duration, number, share
@@ -36,22 +36,6 @@ from ratchet.core.spec import (
     Train,
 )
 from ratchet.core.triggers import Concurrency, Merge, Triggers
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with a file: where, what was found, what was expected."""
-
-    file: str
-    line: int
-    column: int
-    key: str
-    found: str
-    expected: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}:{self.column}"
-        return f"{where}: {self.key}: found {self.found}, expected {self.expected}"
 
 
 def duration_seconds(text: str) -> float:
@@ -82,8 +66,7 @@ def parse_spec(text: str, path: Path) -> Spec:
     """Parse a spec whose relative paths start from `path`'s folder.  Raises `Rejected`."""
     reader = _Reader(str(path))
     reader.read(text)
-    if reader.problems:
-        raise Rejected("\n".join(str(problem) for problem in reader.problems))
+    reader.check()
     values = reader.values
     if values["model.base"].startswith("path:"):
         folder = path.parent / values["model.base"].removeprefix("path:")
@@ -274,98 +257,68 @@ def _serving(values: Mapping[str, Any]) -> Serving:
     )
 
 
-class _Reader:
+class _Reader(Document):
     """Walks the YAML tree beside the table and collects values and problems."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        super().__init__(file)
         self.values: dict[str, Any] = {}
         self.gates: list[Gate] = []
-        self.problems: list[Problem] = []
         self._sections = {
             key.rsplit(".", depth)[0] for key in FIELDS for depth in range(1, key.count(".") + 1)
         }
 
     def read(self, text: str) -> None:
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            found = str(error.problem)
-            self.problems.append(Problem(self.file, line, column, "YAML", found, "valid YAML"))
-            return
-        except (yaml.YAMLError, UnicodeError) as error:
-            found = str(error).splitlines()[0]
-            self.problems.append(Problem(self.file, 1, 1, "YAML", found, "text in UTF-8"))
-            return
-        if not isinstance(root, yaml.MappingNode):
-            self.problems.append(
-                Problem(self.file, 1, 1, "file", "no mapping", "keys such as `project:`")
-            )
+        root = self.root(text, "keys such as `project:`")
+        if root is None:
             return
         self._mapping(root, "")
         for key, field in FIELDS.items():
             if field.required and key not in self.values and not self._blamed(key):
-                self.problems.append(
-                    Problem(self.file, 1, 1, key, "nothing", f"a value: {field.doc}")
-                )
+                self.add(1, 1, key, "nothing", f"a value: {field.doc}")
         if "gates" not in self.values and not self._blamed("gates"):
-            self.problems.append(Problem(self.file, 1, 1, "gates", "nothing", "at least one gate"))
+            self.add(1, 1, "gates", "nothing", "at least one gate")
 
     def _blamed(self, key: str) -> bool:
         return any(key == p.key or key.startswith(f"{p.key}.") for p in self.problems)
 
-    def _mapping(self, node: yaml.MappingNode, prefix: str) -> None:
-        if not node.value and prefix.startswith(PREFIX):
-            self._problem(node, prefix.rstrip("."), "nothing", "at least a margin")
-        seen: set[str] = set()
-        for key_node, value_node in node.value:
-            name = str(key_node.value)
+    def _mapping(self, node: yaml.Node, prefix: str) -> None:
+        is_empty = isinstance(node, yaml.MappingNode) and not node.value
+        if is_empty and prefix.startswith(PREFIX):
+            self.problem(node, prefix.rstrip("."), "nothing", "at least a margin")
+        for key_node, name, value_node in self.pairs(node, prefix.rstrip(".")):
             key = f"{prefix}{name}"
-            if name in seen:
-                self._problem(key_node, key, "the key a second time", "each key once")
-                continue
-            seen.add(name)
             if key in NOT_BUILT:
-                self._problem(
+                self.problem(
                     key_node, key, "a key that is not built yet", f"no such key: {NOT_BUILT[key]}"
                 )
             elif key == "gates":
                 self._gates(value_node)
             elif key in FIELDS:
-                self._leaf(key, value_node)
+                value = self.leaf(key, value_node, FIELDS[key].read)
+                if value is not None:
+                    self.values[key] = value
             elif key in self._sections:
-                if isinstance(value_node, yaml.MappingNode):
-                    self._mapping(value_node, f"{key}.")
-                else:
-                    self._problem(value_node, key, _shown(value_node), "keys below it")
+                self._mapping(value_node, f"{key}.")
             else:
                 self._unknown(key_node, key)
-
-    def _leaf(self, key: str, node: yaml.Node) -> None:
-        value = _construct(node)
-        try:
-            self.values[key] = FIELDS[key].read(value)
-        except Unfit as unfit:
-            self._problem(node, key, _shown(node), str(unfit))
 
     def _gates(self, node: yaml.Node) -> None:
         self.values["gates"] = True
         if not isinstance(node, yaml.SequenceNode) or not node.value:
-            self._problem(node, "gates", _shown(node), "a list of gates")
+            self.problem(node, "gates", shown(node), "a list of gates")
             return
         for position, item in enumerate(node.value):
             key = f"gates[{position}]"
-            value = _construct(item)
+            value = construct(item)
             if not isinstance(value, dict) or not isinstance(value.get("metric"), str):
-                self._problem(item, key, _shown(item), "{metric: NAME, BOUND: NUMBER}")
+                self.problem(item, key, shown(item), "{metric: NAME, BOUND: NUMBER}")
                 continue
             unknown = [k for k in value if k not in ("metric", GATE_SLICES, *GATE_BOUNDS)]
             bounds = [k for k in value if k in GATE_BOUNDS]
             if unknown or len(bounds) != 1:
                 found = ", ".join(unknown) or f"{len(bounds)} bounds"
-                self._problem(item, key, found, "one of " + ", ".join(GATE_BOUNDS))
+                self.problem(item, key, found, "one of " + ", ".join(GATE_BOUNDS))
                 continue
             self._gate(item, key, value, bounds[0])
 
@@ -377,10 +330,10 @@ class _Reader:
                 raise Unfit(f"a number ({bound} is absolute)")
             amount = share(value) if relative else number(-1e12, 1e12)(value)
         except Unfit as unfit:
-            self._problem(node, f"{key}.{bound}", repr(value), str(unfit))
+            self.problem(node, f"{key}.{bound}", repr(value), str(unfit))
             return
         if not isinstance(slices, str):
-            self._problem(node, f"{key}.{GATE_SLICES}", repr(slices), "a key of metadata")
+            self.problem(node, f"{key}.{GATE_SLICES}", repr(slices), "a key of metadata")
             return
         bounds: dict[str, float] = {bound: amount}
         gate = Gate(metric=said["metric"], relative=relative, slices=slices, **bounds)
@@ -390,13 +343,7 @@ class _Reader:
         known = [*FIELDS, *self._sections, "gates"]
         close = difflib.get_close_matches(key, known, n=1)
         expected = f"`{close[0]}`?" if close else "one of " + ", ".join(_siblings(key, known))
-        self._problem(node, key, "an unknown key", expected)
-
-    def _problem(self, node: yaml.Node, key: str, found: str, expected: str) -> None:
-        mark = node.start_mark
-        self.problems.append(
-            Problem(self.file, mark.line + 1, mark.column + 1, key, found, expected)
-        )
+        self.problem(node, key, "an unknown key", expected)
 
 
 def _siblings(key: str, known: list[str]) -> list[str]:
@@ -404,17 +351,3 @@ def _siblings(key: str, known: list[str]) -> list[str]:
     start = f"{prefix}." if prefix else ""
     names = {k.removeprefix(start).split(".")[0] for k in known if k.startswith(start)}
     return sorted(names) or sorted({k.split(".")[0] for k in known})
-
-
-def _construct(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_object(node, deep=True)
-    finally:
-        loader.dispose()
-
-
-def _shown(node: yaml.Node) -> str:
-    if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
-    return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"

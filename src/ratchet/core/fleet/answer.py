@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.core.errors import Rejected
-from ratchet.core.fleet.claims import Claim, Pool, Share
+from ratchet.core.fleet.claims import Claim, Pool, Share, slots_taken
 from ratchet.core.fleet.plan import Plan, decide
 from ratchet.core.place import Capacity, Place
 
@@ -69,7 +69,7 @@ def _because(
 
 
 def _room(kind: Capacity, pool: Pool, claims: Sequence[Claim]) -> str:
-    taken = sum(claim.slots for claim in claims if claim.holds(kind))
+    taken = slots_taken(kind, claims)
     limit = pool.spot if kind is Capacity.SPOT else pool.on_demand
     return f"{taken} of {'any number of' if limit is None else limit} {WORDS[kind]} slots taken"
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ratchet.core.place import Capacity
 
 # Holds of kinds of slots; `Capacity.ANY` is none of them.
 KINDS = (Capacity.ON_DEMAND, Capacity.SPOT)
+# What a file or a call may say.
+SLOTS_MAX = 100_000
+WEIGHT_MAX = 1e6
+USD_MAX = 1e9
+LEAST = 1e-6
 # Two looks of a minute, and a worker that saves and leaves.
 TURNOVER_SECONDS = 300.0
 
@@ -91,9 +96,17 @@ class Claim:
         return kind in (self.alive, self.granted)
 
     @property
+    def has_nothing(self) -> bool:
+        return self.alive is None and self.granted is None
+
+    @property
     def is_leaving(self) -> bool:
         """Its worker is on what it has no right to any more."""
         return self.alive is not None and self.granted is not self.alive
+
+
+def slots_taken(kind: Capacity, claims: Iterable[Claim]) -> int:
+    return sum(claim.slots for claim in claims if claim.holds(kind))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ratchet.adapters.fleetfile import load_fleet
+from ratchet.adapters.specfile.fleet import load_fleet
 from ratchet.entrypoints.cli.client import connect
 from ratchet.entrypoints.cli.fleet_simulate import simulate
 from ratchet.entrypoints.cli.key import JsonOption, StateOption
@@ -81,8 +81,5 @@ def show(state_dir: StateOption = None, as_json: JsonOption = False) -> None:
 
 def slots(pool: dict[str, Any], kind: str) -> str:
     """`3 of 8 spot slots taken`."""
-    taken = sum(
-        claim["slots"] for claim in pool["claims"] if kind in (claim["alive"], claim["granted"])
-    )
     limit = "any number of" if pool[kind] is None else pool[kind]
-    return f"{taken} of {limit} {kind.replace('_', '-')} slots taken"
+    return f"{pool['taken'][kind]} of {limit} {kind.replace('_', '-')} slots taken"

@@ -13,7 +13,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from ratchet.adapters.fleetfile import load_fleet, load_jobs
+from ratchet.adapters.specfile.fleet import load_fleet
+from ratchet.adapters.specfile.jobs import load_jobs
 from ratchet.adapters.specfile.reader import duration_seconds
 from ratchet.adapters.traces import read_zones
 from ratchet.core.errors import Rejected

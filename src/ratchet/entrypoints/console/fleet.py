@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # Nobody counts boxes; the number is beside them.
@@ -30,23 +30,16 @@ def fleet_view(fleet: Mapping[str, Any], mine: Collection[str]) -> dict[str, Any
 
 
 def _pool(pool: Mapping[str, Any], mine: Collection[str]) -> dict[str, Any]:
-    claims: Sequence[Mapping[str, Any]] = pool["claims"]
+    has_nothing = [c for c in pool["claims"] if c["alive"] is None and c["granted"] is None]
     return {
         "name": pool["name"],
-        "kinds": [_kind(kind, name, pool[kind], claims, mine) for kind, name in KINDS],
-        "waiting": [
-            claim for claim in claims if claim["alive"] is None and claim["granted"] is None
-        ],
+        "kinds": [_kind(kind, name, pool, mine) for kind, name in KINDS],
+        "waiting": has_nothing,
     }
 
 
-def _kind(
-    kind: str,
-    name: str,
-    limit: int | None,
-    claims: Sequence[Mapping[str, Any]],
-    mine: Collection[str],
-) -> dict[str, Any]:
+def _kind(kind: str, name: str, pool: Mapping[str, Any], mine: Collection[str]) -> dict[str, Any]:
+    limit, taken = pool[kind], pool["taken"][kind]
     boxes = [
         {
             "run": claim["run_id"],
@@ -55,10 +48,9 @@ def _kind(
             "is_mine": claim["project"] in mine,
             "leaves": claim["alive"] == kind != claim["granted"],
         }
-        for claim in claims
+        for claim in pool["claims"]
         if kind in (claim["alive"], claim["granted"])
     ]
-    taken = sum(box["slots"] for box in boxes)
     free = 0 if limit is None else max(0, limit - taken)
     return {
         "kind": kind,

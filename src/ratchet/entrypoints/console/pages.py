@@ -98,7 +98,8 @@ def _fleet(parts: Parts, templates: Environment) -> APIRouter:
             mine = [project["name"] for project in await parts.views.projects()]
             view = fleet_view(await parts.fleet.store.view(), mine)
         except Unavailable as error:
-            return templates.get_template("away.html").render(because=str(error))
+            away = templates.get_template("away.html")
+            return away.render(what="The fleet's database", because=str(error))
         return templates.get_template("fleet.html").render(**view)
 
     @pages.get("/fleet")

@@ -8,12 +8,19 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, Field, StringConstraints
 
 from ratchet.core.access import Permission
-from ratchet.core.fleet.claims import FleetPlan, Pool, Share
+from ratchet.core.fleet.claims import (
+    LEAST,
+    SLOTS_MAX,
+    USD_MAX,
+    WEIGHT_MAX,
+    FleetPlan,
+    Pool,
+    Share,
+)
 from ratchet.entrypoints.http.auth import Auth, permit
 from ratchet.operations.fleet import apply_fleet
 from ratchet.wiring import Parts
 
-SLOTS_MAX = 100_000
 NAMES_MAX = 1_000
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
 
@@ -24,8 +31,8 @@ class PoolBody(BaseModel):
 
 
 class ShareBody(BaseModel):
-    weight: float = Field(1.0, gt=0, le=1e6, allow_inf_nan=False)
-    usd_per_month: float | None = Field(None, gt=0, le=1e9, description="null: no limit")
+    weight: float = Field(1.0, ge=LEAST, le=WEIGHT_MAX)
+    usd_per_month: float | None = Field(None, ge=LEAST, le=USD_MAX, description="null: no limit")
 
 
 class FleetBody(BaseModel):

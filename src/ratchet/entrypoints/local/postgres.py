@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ratchet.core.errors import Unavailable
 from ratchet.entrypoints.local.privileges import become_unprivileged, unprivileged_user
+from ratchet.entrypoints.local.state import StateDir
 from ratchet.kit.secret import Secret
 
 USER = "ratchet"
@@ -42,6 +43,11 @@ class Postgres:
 
     data: Path
     sockets: Path
+
+    @classmethod
+    def of(cls, state: StateDir) -> Postgres:
+        """The cluster of a stack."""
+        return cls(state.root / "postgres", state.sockets / "pg")
 
     @property
     def password_file(self) -> Path:

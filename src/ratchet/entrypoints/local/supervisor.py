@@ -111,7 +111,7 @@ class Stack:
             self.say("PostgreSQL: yours (DATABASE_URL)")
             url = self.env["DATABASE_URL"]
         else:
-            postgres = Postgres(self.state.root / "postgres", self.state.sockets / "pg")
+            postgres = Postgres.of(self.state)
             await asyncio.to_thread(postgres.initialise)
             self._add(
                 Child(

@@ -50,7 +50,7 @@ def fleet_of_stack(root: Path) -> dict[str, str]:
     """Settings that share another stack's pools.  Raises `NotFound` when there is none."""
     other = StateDir(root.absolute())
     other.ports()
-    postgres = Postgres(other.root / "postgres", other.sockets / "pg")
+    postgres = Postgres.of(other)
     try:
         return {FLEET: postgres.url.reveal()}
     except FileNotFoundError as error:
