@@ -188,7 +188,7 @@ class Pipeline:
         """Ask for a worker once the pool has a slot, or have the one that is there leave."""
         wanted = run.spec.place.at_once
         alive = [each for each in await self.workers.live() if each.run_id == run.id]
-        # An evaluation keeps nothing when it leaves.
+        # An evaluation is short, and what it has answered may go with its machine.
         need = Need(may_leave=stage is StageName.TRAIN)
         found = await pooled(
             run.id,
